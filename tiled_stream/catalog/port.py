@@ -1,0 +1,148 @@
+"""The catalog: what exists, as of each node's watermark. Only the persister writes it.
+
+Every engine passes `tiled_stream.testing.catalog_contract`. SQL lives in `sql/`, the meaning of filters in `domain/search.py`.
+What must stay true here: a node's changes and its watermark are one transaction (I4, I5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from ..domain.events import Record
+from ..domain.nodes import Node, NodeId
+from ..domain.search import Filter, Page, Search
+
+__all__ = ["Applied", "Catalog", "CatalogBatch", "Distinct", "Found", "Hit", "Revision", "Stored"]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A node as the catalog knows it. `watermark` is that of the node's *own* log; `children` how many it has then."""
+
+    node: Node
+    watermark: int
+    children: int = 0
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """One node of a listing. `cursor` orders rows of the same listing; `path` is keys from the root, the node's own last."""
+
+    node: Node
+    cursor: int
+    path: tuple[str, ...]
+    children: int = 0
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A page. `more`: there are further rows after it."""
+
+    hits: tuple[Hit, ...]
+    more: bool
+
+
+class Distinct(msgspec.Struct, frozen=True):
+    """Distinct values with their counts; a missing key and JSON null share one bucket with value None."""
+
+    metadata: dict[str, list[tuple[Any, int]]]
+    structure_families: list[tuple[str, int]] | None
+    specs: list[tuple[list[dict[str, Any]], int]] | None
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """The state of a node before an edit. `time` is when it was replaced (seconds since the epoch)."""
+
+    number: int
+    metadata: dict[str, Any]
+    specs: tuple[Any, ...]
+    access_tags: tuple[str, ...]
+    time: float
+
+
+class CatalogBatch(msgspec.Struct, frozen=True):
+    """Consecutive records of one node's log, beginning at ``after + 1``. Payloads are not looked at."""
+
+    node: NodeId
+    after: int
+    records: tuple[Record, ...]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What `apply` did for one batch. `watermark` is the stored one afterwards.
+
+    `deleted`: nodes that this batch removed, the whole subtree (their storage and logs can go now).
+    """
+
+    watermark: int
+    deleted: tuple[Node, ...] = ()
+
+
+class Catalog(Protocol):
+    """Async, safe to call concurrently. Reads see committed states only."""
+
+    async def open(self) -> None:
+        """Connect and check the version. `Unavailable` that names the cure if it is not initialised or too old."""
+        ...
+
+    async def close(self) -> None:
+        """Leave no connection, thread or file lock (I9). Idempotent."""
+        ...
+
+    async def node(self, id: NodeId) -> Stored:
+        """By id. `Gone` if it was deleted, `NotFound` if it never was here (perhaps not yet)."""
+        ...
+
+    async def child(self, parent: NodeId, key: str) -> Stored:
+        """By place in the tree. `NotFound`."""
+        ...
+
+    async def children(self, parent: NodeId, search: Search, page: Page) -> Found:
+        """The children that match, one level below, in the order asked for. `path` of a hit is relative: only its key.
+
+        `Malformed` for a filter or sort key that makes no sense; `NotSupported` for `regex`.
+        """
+        ...
+
+    async def descendants(self, ancestor: NodeId, search: Search, page: Page, *, max_depth: int | None = None) -> Found:
+        """All matching nodes below (not the node itself), in insertion order over the whole catalog; `path` relative to `ancestor`."""
+        ...
+
+    async def count(
+        self, parent: NodeId, filters: Sequence[Filter] = (), *, deep: bool = False, max_depth: int | None = None
+    ) -> int:
+        """Exact number of matches."""
+        ...
+
+    async def distinct(
+        self,
+        parent: NodeId,
+        filters: Sequence[Filter],
+        *,
+        metadata: Sequence[str] = (),
+        structure_families: bool = False,
+        specs: bool = False,
+    ) -> Distinct:
+        """Distinct values among the matching children."""
+        ...
+
+    async def revisions(self, id: NodeId, *, offset: int = 0, limit: int = 100) -> tuple[list[Revision], int]:
+        """A page of revisions, lowest number first, and how many there are in all."""
+        ...
+
+    async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
+        """Apply batches in order, all in one transaction: rows, children, revisions **and** watermarks.
+
+        A batch is applied only if the stored watermark of its node equals `batch.after`; otherwise it is skipped and its
+        `Applied.watermark` tells where the node stands (I5). A batch whose node is not in the catalog: watermark -1 (not
+        yet, or deleted; `node` tells which), nothing changed.
+
+        - `ChildCreated`: insert the child (`created` = record.sequence, times = record.time; its watermark 0).
+        - `ChildMetadataUpdated`: keep the old state as revision `revision` (unless None), replace, `time_updated`. The child
+          is found by `id`; `key=""` means the batch's own node (the root).
+        - `ChildDeleted`: remove the subtree and its revisions; remember the ids as gone.
+        - `RevisionDeleted`: remove it. A child that is not there: ignored (it was deleted by a later batch applied before).
+        - `ArrayWritten` with `structure`, `ArrayReferenced`: replace the structure / the data source of the batch's own node.
+        - everything else: only the watermark moves.
+        """
+        ...

@@ -1,0 +1,162 @@
+"""The log: the ordered truth of each node, and the backlog: what the persister still owes.
+
+One engine implements both ports, for they share heads and watermarks. `memory.py` is the reference engine: read it first.
+Every engine passes `tiled_stream.testing.log_contract` and the state machine in `log_machine`.
+
+What must stay true here: I1 (dense, never restarting sequences), I2 (a position never changes), I3 (a reader is told),
+I4 (the watermark never goes back nor passes the head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from ..domain.events import Draft, Record
+from ..domain.nodes import NodeId
+from ..domain.position import Position
+
+__all__ = ["Backlog", "Lag", "Lease", "Log", "LogEngine", "Retention"]
+
+
+class Log(Protocol):
+    """Append-only, per node. All methods are safe to call concurrently from one event loop."""
+
+    async def append(
+        self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0
+    ) -> Position:
+        """Append in one atomic step: consecutive sequences, backlog entry, waiters woken. Returns the last position.
+
+        The first sequence is ``max(head, floor) + 1``; `floor` is the persisted watermark as the caller knows it and
+        keeps sequences rising after a log was lost (I1). With `expected`, appends only if ``max(head, floor)`` equals
+        it, else `Conflict` with `.head`. Raises `Gone` if the node was dropped, `Unavailable` if the engine cannot take
+        it now (then nothing was appended). Cancelled: appended whole or not at all. No drafts: ValueError.
+        """
+        ...
+
+    async def read(
+        self, node: NodeId, after: int, *, limit: int = 1000, max_bytes: int = 16 << 20, epoch: str | None = None
+    ) -> list[Record]:
+        """Records after sequence `after`, in order, dense; empty means "nothing yet".
+
+        At most `limit` records and about `max_bytes` of payload, but at least one if there is one. Raises
+        `Truncated(first)` if record ``after + 1`` existed and has left the log, `EpochChanged(now)` if `epoch` is given
+        and is not the present one, `Gone` if the node was dropped. An unknown node reads as empty.
+        """
+        ...
+
+    async def head(self, node: NodeId) -> Position:
+        """Position of the last record (sequence 0 if there never was one). `Gone` if dropped."""
+        ...
+
+    async def wait(self, node: NodeId, after: int) -> None:
+        """Return once the head may have passed `after`, or the node was dropped. A hint: it may return early.
+
+        Safe to cancel; any number of waiters.
+        """
+        ...
+
+    async def drop(self, *nodes: NodeId) -> None:
+        """Forget the logs of deleted nodes: records, backlog entry. Waiters wake; later calls raise `Gone`. Idempotent."""
+        ...
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The exclusive right to persist one node for a while. `fence` grows with each lease of a node.
+
+    `head` is the node's head when claimed; `after` the settled watermark as the engine knows it (a hint: the catalog's is
+    the truth).
+    """
+
+    node: NodeId
+    worker: str
+    fence: int
+    head: int
+    after: int = 0
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """What is owed: nodes with unsettled records, how many records, and the time of the oldest one (None if none)."""
+
+    nodes: int
+    records: int
+    oldest: float | None
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long settled records stay for late readers. Unsettled ones stay whatever this says (I6)."""
+
+    node_bytes: int = 64 << 20
+    total_bytes: int = 512 << 20
+    seconds: float = 3600.0
+
+
+class Backlog(Protocol):
+    """The set of nodes whose head is above their watermark. Not a queue: a node is in it once, however far behind."""
+
+    async def claim(self, worker: str, *, ttl: float, limit: int = 1) -> list[Lease]:
+        """Lease up to `limit` dirty nodes that nobody holds, wanted ones (see `reached`) first, then longest dirty.
+
+        Empty if there is none. A lease of a dead worker is free again `ttl` seconds after it was taken or renewed.
+        """
+        ...
+
+    async def renew(self, lease: Lease, *, ttl: float) -> None:
+        """Hold on for `ttl` seconds more. `LeaseLost` if another worker has it or the node was dropped."""
+        ...
+
+    async def settle(self, lease: Lease, watermark: int) -> bool:
+        """Give the lease back and declare everything up to `watermark` persisted; wakes `reached`.
+
+        True if the node is clean now (watermark == head); else it is dirty and can be claimed again at once. A watermark
+        below the settled one, or above the head, is a ValueError (I4). `LeaseLost` as in `renew`; then nothing changed.
+        """
+        ...
+
+    async def release(self, lease: Lease, *, delay: float = 0.0) -> None:
+        """Give the lease back without progress; the node can be claimed again after `delay` seconds. Never raises."""
+        ...
+
+    async def reached(self, node: NodeId, sequence: int) -> None:
+        """Return once the settled watermark of `node` is at least `sequence`; marks the node as wanted meanwhile.
+
+        At once for a node without unsettled records (also an unknown or dropped one). Safe to cancel; the caller bounds it.
+        """
+        ...
+
+    async def wait_dirty(self, *, linger: float = 0.0) -> None:
+        """Return when there may be something to claim: after `linger` seconds of collecting, at once if something is wanted.
+
+        Safe to cancel. May return early; `claim` tells.
+        """
+        ...
+
+    async def lag(self) -> Lag:
+        """What is owed now."""
+        ...
+
+    async def trim(self, policy: Retention, *, now: float, nodes: Sequence[NodeId] | None = None) -> int:
+        """Let go of settled records, oldest first, until `policy` holds for `nodes` (None: all). Returns how many left.
+
+        Only records at or below the settled watermark leave (I6). `now` is seconds since the epoch.
+        """
+        ...
+
+
+class LogEngine(Log, Backlog, Protocol):
+    """One engine: both ports over the same heads, with a lifetime."""
+
+    @property
+    def epoch(self) -> str:
+        """Which life of the log this is."""
+        ...
+
+    async def open(self) -> None:
+        """Make ready; must be awaited once, in the event loop that will use the engine."""
+        ...
+
+    async def close(self) -> None:
+        """Flush what was acknowledged, wake all waiters, leave no thread, task, file or lock (I9). Idempotent."""
+        ...
