@@ -6,67 +6,54 @@ costs the others nothing (I8). It gets every record after its cursor once, in or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Literal, Protocol
+import asyncio
+import logging
+from collections.abc import Callable
 
 import msgspec
 
-from ..domain.events import Record
+from ..domain.errors import Unavailable
+from ..domain.events import DELIVERED, Record
 from ..domain.nodes import NodeId
+from ..log.port import Log
+from .frames import Encoder, Frame, Gap, Item, Over
+from .subscription import Subscription
+from .tail import Tail
 
-__all__ = ["Encoder", "Frame", "Gap", "Hub", "Over", "Subscription"]
+__all__ = ["Encoder", "Frame", "Gap", "Hub", "HubStats", "Item", "Over", "Subscription"]
 
-
-class Encoder(Hashable, Protocol):
-    """Turns a record into one message of the wire; equal encoders share their work. None: this record is not delivered."""
-
-    def __call__(self, record: Record) -> bytes | None: ...
-
-
-class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One message, ready to be sent. `time` is the record's (seconds since the epoch), to measure write to delivery."""
-
-    sequence: int
-    time: float
-    data: bytes
+logger = logging.getLogger(__name__)
 
 
-class Gap(msgspec.Struct, frozen=True):
-    """Records `first`…`last` cannot be given: the log let them go (`truncated`), or was lost (`epoch`). Never silent (I3)."""
+class HubStats(msgspec.Struct, frozen=True):
+    """Figures of this process: open subscriptions, tails, and records that tails have read since the start."""
 
-    first: int
-    last: int
-    reason: Literal["truncated", "epoch"]
-
-
-class Over(msgspec.Struct, frozen=True):
-    """Nothing more will come. `ended`: the producer said so · `deleted`: the node is gone · `restart`: this server stops."""
-
-    reason: Literal["ended", "deleted", "restart"]
+    subscribers: int
+    tails: int
+    records: int
 
 
-class Subscription(Protocol):
-    """One reader outside: use it as an async context manager."""
+class _Shared:
+    """A tail, the task that runs it and how many read it."""
 
-    @property
-    def cursor(self) -> int:
-        """Sequence of the last record taken."""
-        ...
+    __slots__ = ("readers", "tail", "task")
 
-    async def __aenter__(self) -> Subscription: ...
-
-    async def __aexit__(self, *exc: object) -> None: ...
-
-    async def take(self) -> list[Frame | Gap | Over]:
-        """What follows the cursor, at least one item, in order; waits if there is nothing. After `Over` nothing more is taken.
-
-        Safe to cancel. A batch is bounded (bytes and number), so a reader far behind costs one batch of memory.
-        """
-        ...
+    def __init__(self, tail: Tail, task: asyncio.Task[None]) -> None:
+        self.tail = tail
+        self.task = task
+        self.readers = 0
 
 
 class Hub:
-    """All tails of this process."""
+    """All tails of this process. `now` gives seconds since the epoch."""
+
+    def __init__(self, log: Log, *, now: Callable[[], float]) -> None:
+        self._log = log
+        self._now = now
+        self._shared: dict[NodeId, _Shared] = {}
+        self._draining = False
+        self._records = 0
+        self._observers: list[Callable[[float], None]] = []
 
     async def subscribe(self, node: NodeId, after: int | None, encode: Encoder) -> Subscription:
         """Begin after sequence `after` (0: from the first; negative is 0; None: only what comes from now on).
@@ -75,16 +62,67 @@ class Hub:
         head waits for later ones. `ended` once a `StreamEnded` was passed and nothing follows it. `Gone` if the node was
         deleted, `Unavailable` while draining.
         """
-        raise NotImplementedError
+        head = await self._log.head(node)
+        if self._draining:
+            raise Unavailable("This server is stopping; connect again.", retry_after=1.0)
+        shared = self._shared.get(node)
+        if shared is None or shared.task.done():
+            shared = self._shared[node] = self._begin(node, head.sequence, head.epoch)
+        shared.readers += 1
+
+        async def leave() -> None:
+            await self._leave(node, shared)
+
+        # A tail that was there already may stand before the head; then its next reading brings what lies between.
+        start = head.sequence if after is None else max(after, 0)
+        return Subscription(shared.tail, after=start, encode=encode, leave=leave)
 
     async def drain(self) -> None:
         """Tell every subscription `Over("restart")`, refuse new ones, stop all tails (I9)."""
-        raise NotImplementedError
+        self._draining = True
+        for shared in list(self._shared.values()):
+            shared.tail.stop(Over("restart"))
+            await _cancelled(shared.task)
+        self._shared.clear()
 
     def subscribers(self) -> int:
         """How many subscriptions are open."""
-        raise NotImplementedError
+        return sum(shared.readers for shared in self._shared.values())
+
+    def stats(self) -> HubStats:
+        """Figures for metrics."""
+        return HubStats(self.subscribers(), len(self._shared), self._records)
 
     def observe(self, callback: Callable[[float], None]) -> None:
         """Call back with seconds from write to first delivery in this process, once a record."""
-        raise NotImplementedError
+        self._observers.append(callback)
+
+    def _begin(self, node: NodeId, cursor: int, epoch: str) -> _Shared:
+        tail = Tail(self._log, node, cursor=cursor, epoch=epoch, arrived=self._arrived)
+        task = asyncio.get_running_loop().create_task(tail.follow(), name=f"tail of {node}")
+        task.add_done_callback(_heard)
+        return _Shared(tail, task)
+
+    def _arrived(self, record: Record) -> None:
+        self._records += 1
+        if self._observers and isinstance(record.event, DELIVERED):
+            lag = max(0.0, self._now() - record.time)
+            for callback in self._observers:
+                callback(lag)
+
+    async def _leave(self, node: NodeId, shared: _Shared) -> None:
+        shared.readers -= 1
+        if shared.readers == 0 and self._shared.get(node) is shared:
+            del self._shared[node]
+            await _cancelled(shared.task)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """No tail dies in silence."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("%s stopped: %s", task.get_name(), task.exception())

@@ -3,6 +3,7 @@
     TiledStreamError
     ├─ Refused                the caller is at fault; nothing was appended (I10)
     │  ├─ Malformed           a body, parameter or structure that cannot be understood
+    │  ├─ Unsatisfiable       well-formed, but parameters contradict each other or ask for what no answer exists
     │  ├─ NotFound            no such node, revision or asset
     │  │  └─ Gone             there was one; it was deleted and will not come back
     │  ├─ Conflict            the key is taken, the region does not fit, the head moved on
@@ -41,6 +42,7 @@ __all__ = [
     "Truncated",
     "Unauthenticated",
     "Unavailable",
+    "Unsatisfiable",
     "UnsupportedType",
 ]
 
@@ -62,6 +64,10 @@ class Refused(TiledStreamError):
 
 class Malformed(Refused):
     """A body, parameter or structure that cannot be understood."""
+
+
+class Unsatisfiable(Refused):
+    """Well-formed, but the parameters contradict each other or ask for something that this server never answers."""
 
 
 class NotFound(Refused):

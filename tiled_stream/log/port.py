@@ -133,6 +133,10 @@ class Backlog(Protocol):
         """
         ...
 
+    async def dirty(self) -> list[tuple[NodeId, int]]:
+        """All nodes with unsettled records and their heads, as of now."""
+        ...
+
     async def lag(self) -> Lag:
         """What is owed now."""
         ...

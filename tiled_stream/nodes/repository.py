@@ -1,16 +1,31 @@
 """The present of a node: its catalog row at the watermark, plus the fold of its log's tail (headers only).
 
 Writers validate against it and metadata reads are answered from it, without waiting for storage (I7). Read the tail first,
-then the catalog: the union then cannot miss.
+then the catalog: the union then cannot miss. A row that is newer than the tail's cursor does no harm: what lies between is
+in the log still and is folded over it at the next look.
+
+Tails are a cache and can be dropped at any moment: a new one begins at the catalog's watermark.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Protocol, TypeVar
+
 import msgspec
 
-from ..domain.nodes import Node, NodeId
+from ..catalog.port import Catalog, Stored
+from ..domain.errors import EpochChanged, Gone, NotFound, Truncated
+from ..domain.events import Record
+from ..domain.fold import Child, ContainerTail, DataTail, Edit, edited
+from ..domain.nodes import ROOT, Node, NodeId
+from ..domain.structures import TableStructure
+from ..log.port import LogEngine
 
 __all__ = ["Located", "Repository"]
+
+_PAGE = 1000
+_T = TypeVar("_T")
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -26,13 +41,179 @@ class Located(msgspec.Struct, frozen=True):
     column: str | None = None
 
 
+class _Tail(Protocol):
+    cursor: int
+    epoch: str | None
+
+    def fold(self, records: list[Record], /) -> None: ...
+
+
 class Repository:
-    """Finds nodes by path and tells their present. One a process; concurrent use is fine."""
+    """Finds nodes by path and tells their present. One a process; concurrent use is fine.
+
+    `max_tails` bounds how many containers and how many data nodes are remembered; `max_children` how many children a container.
+    """
+
+    def __init__(self, log: LogEngine, catalog: Catalog, *, max_tails: int = 20_000, max_children: int = 20_000) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._max_tails = max_tails
+        self._max_children = max_children
+        # Least recently used first, so that a drop takes the ones nobody asks for.
+        self._containers: OrderedDict[NodeId, ContainerTail] = OrderedDict()
+        self._data: OrderedDict[NodeId, DataTail] = OrderedDict()
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
         """The node at `path` (empty: the root). `NotFound` with the segments."""
-        raise NotImplementedError
+        found = Child(await self._root(), 0)
+        for depth, key in enumerate(path):
+            if found.node.family == "table" and depth == len(path) - 1:
+                return await self._column(found, path)
+            if found.node.family != "container":
+                raise _not_found(path)
+            child, _ = await self.child(found.node.id, key)
+            if child is None:
+                raise _not_found(path)
+            found = child
+        return await self._present(found, path)
 
-    async def locate(self, id: NodeId) -> Node:
-        """The present of a node by id."""
-        raise NotImplementedError
+    async def child(self, parent: NodeId, key: str) -> tuple[Child | None, int]:
+        """The child under `key`, or None, and the sequence of the parent's log as of which that is so."""
+        tail = await self._container(parent)
+        if key in tail.children:
+            known = tail.children[key]
+            if not isinstance(known, Edit):
+                return known, tail.cursor
+        elif tail.base == 0 and key:
+            return None, tail.cursor  # the tail holds the whole life of this container
+        cursor = tail.cursor
+        row = await self._row(parent, key)
+        # Another task may have folded more while the row was read.
+        known = tail.children.get(key)
+        if isinstance(known, Child):
+            return known, tail.cursor
+        if row is None or (known is None and key in tail.children):
+            return None, cursor
+        node = edited(row.node, known) if known is not None and known.event.id == row.node.id else row.node
+        child = tail.children[key] = Child(node, row.watermark)
+        return child, cursor
+
+    async def present(self, node: Node) -> Node:
+        """`node`, a row of a listing, with the present structure of its data."""
+        if node.family != "array":
+            return node
+        tail = self._data.get(node.id)
+        if tail is None:
+            if (await self._head(node.id)) == 0:
+                return node
+            stored = await self._catalog.node(node.id)
+            return (await self._present(Child(stored.node, stored.watermark), ())).node
+        return (await self._present(Child(node, tail.cursor), ())).node
+
+    async def child_count(self, container: NodeId) -> int:
+        """Exact number of children, as of now."""
+        tail = await self._container(container)
+        try:
+            stored = await self._catalog.node(container)
+        except NotFound:
+            return tail.moved_since(0)
+        return stored.children + tail.moved_since(stored.watermark)
+
+    async def _root(self) -> Node:
+        tail = self._containers.get(ROOT)
+        known = tail.children.get("") if tail is not None else None
+        if isinstance(known, Child):
+            return known.node
+        child, _ = await self.child(ROOT, "")
+        if child is None:
+            raise NotFound("The catalog has no root; initialise it.")
+        return child.node
+
+    async def _row(self, parent: NodeId, key: str) -> Stored | None:
+        try:
+            if key == "" and parent == ROOT:
+                return await self._catalog.node(ROOT)
+            return await self._catalog.child(parent, key)
+        except NotFound:
+            return None
+
+    async def _column(self, table: Child, path: tuple[str, ...]) -> Located:
+        at = await self._present(table, path[:-1])
+        structure = at.node.structure
+        if not isinstance(structure, TableStructure) or path[-1] not in structure.columns:
+            raise _not_found(path)
+        return Located(at.node, path, at.head, path[-1])
+
+    async def _present(self, child: Child, path: tuple[str, ...]) -> Located:
+        node = child.node
+        if node.family == "container":
+            tail = await self._container(node.id)
+            if node.id == ROOT:
+                root = tail.children.get("")
+                node = root.node if isinstance(root, Child) else node
+            return Located(node, path, tail.cursor)
+        data = self._data.get(node.id)
+        if data is None:
+            data = DataTail(node.data_sources, child.own, self._log.epoch)
+            self._remember(self._data, node.id, data)
+        else:
+            self._data.move_to_end(node.id)
+        while not await self._catch_up(node.id, data):
+            stored = await self._catalog.node(node.id)
+            data = DataTail(stored.node.data_sources, stored.watermark, self._log.epoch)
+            self._remember(self._data, node.id, data)
+        if data.data_sources is not node.data_sources:
+            node = msgspec.structs.replace(node, data_sources=data.data_sources)
+        return Located(node, path, data.cursor)
+
+    async def _container(self, id: NodeId) -> ContainerTail:
+        tail = self._containers.get(id)
+        if tail is not None:
+            self._containers.move_to_end(id)
+            if len(tail.children) > self._max_children:
+                tail = await self._shortened(id, tail)
+        while tail is None or not await self._catch_up(id, tail):
+            tail = ContainerTail(await self._watermark(id), self._log.epoch)
+            self._remember(self._containers, id, tail)
+        return tail
+
+    async def _shortened(self, id: NodeId, tail: ContainerTail) -> ContainerTail | None:
+        """None (begin anew) if that would forget at least half of the children; else they are still owed and stay."""
+        watermark = await self._watermark(id)
+        return None if watermark - tail.base > self._max_children // 2 or watermark == tail.cursor else tail
+
+    async def _watermark(self, id: NodeId) -> int:
+        try:
+            return (await self._catalog.node(id)).watermark
+        except Gone:
+            raise
+        except NotFound:
+            return 0  # created, but not persisted yet: its log is whole
+
+    async def _catch_up(self, id: NodeId, tail: _Tail) -> bool:
+        """Fold all that follows the tail's cursor. False if the log no longer reaches back to it."""
+        while True:
+            cursor = tail.cursor
+            try:
+                records = await self._log.read(id, cursor, limit=_PAGE, epoch=tail.epoch)
+            except (Truncated, EpochChanged):
+                return False
+            if records and tail.cursor == cursor:  # else another task folded them while this one waited
+                tail.fold(records)
+            if not records:  # a read may be cut by bytes: only an empty one proves that this is the head
+                return True
+
+    async def _head(self, id: NodeId) -> int:
+        try:
+            return (await self._log.head(id)).sequence
+        except Gone:
+            return 0
+
+    def _remember(self, tails: OrderedDict[NodeId, _T], id: NodeId, tail: _T) -> None:
+        tails[id] = tail
+        while len(tails) > self._max_tails:
+            tails.popitem(last=False)
+
+
+def _not_found(path: tuple[str, ...]) -> NotFound:
+    return NotFound(f"No such entry: {list(path)}")

@@ -1,0 +1,43 @@
+"""What travels from a tail to a subscription: frames ready to be sent, and the reasons why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Literal, Protocol
+
+import msgspec
+
+from ..domain.events import Record
+
+__all__ = ["Encoder", "Frame", "Gap", "Item", "Over"]
+
+
+class Encoder(Hashable, Protocol):
+    """Turns a record into one message of the wire; equal encoders share their work. None: this record is not delivered."""
+
+    def __call__(self, record: Record, /) -> bytes | None: ...
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One message, ready to be sent. `time` is the record's (seconds since the epoch), to measure write to delivery."""
+
+    sequence: int
+    time: float
+    data: bytes
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Records `first`…`last` cannot be given: the log let them go (`truncated`), or was lost (`epoch`). Never silent (I3)."""
+
+    first: int
+    last: int
+    reason: Literal["truncated", "epoch"]
+
+
+class Over(msgspec.Struct, frozen=True):
+    """Nothing more will come. `ended`: the producer said so · `deleted`: the node is gone · `restart`: this server stops."""
+
+    reason: Literal["ended", "deleted", "restart"]
+
+
+Item = Frame | Gap | Over

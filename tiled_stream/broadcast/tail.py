@@ -1,0 +1,194 @@
+"""The one in-process reader of a node that all local subscriptions share.
+
+It waits for a hint, reads what the log tells, and encodes each record once per encoder in use: cost per event is per process,
+not per subscriber. It keeps a bounded window of encoded frames; whoever is further back is served page by page from the log, and
+pages are shared too, so that a hundred late joiners cost one reading.
+
+What must stay true: every record after `cursor` enters each strip once, in order (I3); the window is bounded (I8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from ..domain.errors import EpochChanged, Gone, TiledStreamError, Truncated
+from ..domain.events import Record, StreamEnded
+from ..domain.nodes import NodeId
+from ..log.port import Log
+from .frames import Encoder, Frame, Over
+
+__all__ = ["END", "Entry", "Page", "Tail"]
+
+
+class _End:
+    """Stands in a strip where the producer ended the stream."""
+
+    __slots__ = ()
+
+
+END = _End()
+#: What stands at one sequence of a strip: a frame, nothing to deliver, or the end of the stream.
+Entry = Frame | _End | None
+
+#: Bytes of encoded frames, and entries, that stay at hand for those who follow, per node and encoder.
+WINDOW_BYTES = 1 << 20
+WINDOW_ENTRIES = 8192
+#: A page of replay is bounded in records and in payload bytes.
+PAGE_RECORDS = 500
+PAGE_BYTES = 1 << 20
+#: Pages of replay that stay at hand for others who replay the same.
+PAGES = 8
+
+
+class Strip:
+    """The encoded window of one encoder: `entries[i]` stands at sequence ``first + i``."""
+
+    __slots__ = ("_bytes", "encode", "entries", "first", "users")
+
+    def __init__(self, encode: Encoder, first: int) -> None:
+        self.encode = encode
+        self.entries: list[Entry] = []
+        self.first = first
+        self.users = 0
+        self._bytes = 0
+
+    def restart(self, first: int) -> None:
+        """Begin anew, empty, at `first`."""
+        self.entries = []
+        self.first = first
+        self._bytes = 0
+
+    def extend(self, records: Sequence[Record]) -> None:
+        """Encode the records that follow; the oldest entries leave so that the window stays bounded."""
+        for entry in encoded(records, self.encode):
+            self.entries.append(entry)
+            if isinstance(entry, Frame):
+                self._bytes += len(entry.data)
+        leave = 0
+        while self._is_over(len(self.entries) - leave):
+            entry = self.entries[leave]
+            if isinstance(entry, Frame):
+                self._bytes -= len(entry.data)
+            leave += 1
+        if leave:
+            del self.entries[:leave]
+            self.first += leave
+
+    def _is_over(self, entries: int) -> bool:
+        return entries > 1 and (self._bytes > WINDOW_BYTES or entries > WINDOW_ENTRIES)
+
+
+class Page:
+    """A stretch of replay: `entries[i]` stands at sequence ``first + i``."""
+
+    __slots__ = ("entries", "first")
+
+    def __init__(self, first: int, entries: list[Entry]) -> None:
+        self.first = first
+        self.entries = entries
+
+
+class Tail:
+    """Reads one node while somebody subscribes to it. `cursor`: the last record read; `over`: why it stopped."""
+
+    def __init__(self, log: Log, node: NodeId, *, cursor: int, epoch: str, arrived: Callable[[Record], None]) -> None:
+        self._log = log
+        self._arrived = arrived
+        self._pages: OrderedDict[tuple[Encoder, int], Page] = OrderedDict()
+        self._paging = asyncio.Lock()
+        self._moved = asyncio.Event()
+        self.node = node
+        self.cursor = cursor
+        self.epoch = epoch
+        self.over: Over | None = None
+        self.strips: dict[Encoder, Strip] = {}
+
+    async def follow(self) -> None:
+        """Read until the node is gone or the log fails; the owner cancels it when nobody subscribes any more."""
+        try:
+            while True:
+                try:
+                    records = await self._log.read(self.node, self.cursor, epoch=self.epoch)
+                except Truncated as error:  # written and let go again while this one waited
+                    self._restart(error.first - 1, self.epoch)
+                    continue
+                except EpochChanged as error:
+                    head = await self._log.head(self.node)
+                    self._restart(max(self.cursor, head.sequence), error.now)
+                    continue
+                if records:
+                    self._extend(records)
+                else:
+                    await self._log.wait(self.node, self.cursor)
+        except Gone:
+            self.stop(Over("deleted"))
+        except TiledStreamError:
+            self.stop(Over("restart"))
+            raise
+
+    def stop(self, why: Over) -> None:
+        """Tell everyone that nothing more will come."""
+        self.over = self.over or why
+        self._wake()
+
+    def strip(self, encode: Encoder) -> Strip:
+        """The window of this encoder, from now on."""
+        strip = self.strips.get(encode)
+        if strip is None:
+            strip = self.strips[encode] = Strip(encode, self.cursor + 1)
+        return strip
+
+    async def moved(self) -> None:
+        """Wait until something was read, or it is over. Safe to cancel."""
+        await self._moved.wait()
+
+    async def page(self, encode: Encoder, after: int) -> Page:
+        """The records after `after` from the log, at least one if there is one. Raises `Truncated`, `EpochChanged`, `Gone`."""
+        async with self._paging:
+            page = self._pages.get((encode, after))
+            if page is not None:
+                self._pages.move_to_end((encode, after))
+                return page
+            records = await self._log.read(
+                self.node, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES, epoch=self.epoch
+            )
+            page = Page(after + 1, encoded(records, encode))
+            if len(records) == PAGE_RECORDS:  # only what can no longer grow is worth keeping
+                self._pages[encode, after] = page
+                if len(self._pages) > PAGES:
+                    self._pages.popitem(last=False)
+            return page
+
+    def _extend(self, records: list[Record]) -> None:
+        for strip in self.strips.values():
+            strip.extend(records)
+        self.cursor = records[-1].sequence
+        for record in records:
+            self._arrived(record)
+        self._wake()
+
+    def _restart(self, cursor: int, epoch: str) -> None:
+        self.cursor = cursor
+        self.epoch = epoch
+        self._pages.clear()
+        for strip in self.strips.values():
+            strip.restart(cursor + 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
+    """One entry a record."""
+    entries: list[Entry] = []
+    for record in records:
+        if isinstance(record.event, StreamEnded):
+            entries.append(END)
+            continue
+        data = encode(record)
+        entries.append(None if data is None else Frame(record.sequence, record.time, data))
+    return entries

@@ -1,0 +1,48 @@
+"""The barrier: wait until storage and catalog have caught up with what was acknowledged before the question (I7)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..domain.errors import Gone, Unavailable
+from ..domain.nodes import NodeId
+from ..log.port import LogEngine
+
+__all__ = ["Barrier"]
+
+
+class Barrier:
+    """Bounded by `timeout` seconds; past it the answer is `Unavailable`, which a client retries."""
+
+    def __init__(self, log: LogEngine, *, timeout: float) -> None:
+        self._log = log
+        self._timeout = timeout
+
+    async def settle(self, *nodes: NodeId) -> None:
+        """Wait until all that is now in the logs of `nodes` is persisted. A deleted node has nothing to wait for."""
+        owed: list[tuple[NodeId, int]] = []
+        for node in nodes:
+            try:
+                owed.append((node, (await self._log.head(node)).sequence))
+            except Gone:
+                continue
+        await self._reach(owed)
+
+    async def settle_all(self) -> None:
+        """Wait until all that is now in any log is persisted."""
+        await self._reach(await self._log.dirty())
+
+    async def reach(self, node: NodeId, sequence: int) -> None:
+        """Wait until `sequence` of `node` is persisted."""
+        await self._reach([(node, sequence)])
+
+    async def _reach(self, owed: list[tuple[NodeId, int]]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                for node, sequence in owed:
+                    await self._log.reached(node, sequence)
+        except TimeoutError:
+            raise Unavailable(
+                f"Storage has not caught up with what was written within {self._timeout:g} s; nothing is lost. Try again.",
+                retry_after=1.0,
+            ) from None

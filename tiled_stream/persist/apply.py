@@ -1,0 +1,271 @@
+"""One batch of leased nodes from the log into storage and catalog.
+
+Storage first, then the catalog with its watermark, so that what the catalog calls persisted is there. Containers before data, so
+that a node exists before its data arrive. Everything here can be done twice (I5).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from ..catalog.port import Catalog, CatalogBatch
+from ..domain.errors import Gone, NotFound, Truncated, Unavailable
+from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, Record, StreamEnded
+from ..domain.fold import DataTail
+from ..domain.nodes import Node, NodeId
+from ..domain.search import Page, Search
+from ..domain.structures import ArrayStructure, TableStructure
+from ..log.port import Lease, Log
+from ..storage.port import ArrayBatch, ArrayStore, TableBatch, TableStore
+from .quarantine import Quarantine
+
+__all__ = ["Apply", "Done"]
+
+_BatchT = TypeVar("_BatchT", ArrayBatch, TableBatch, CatalogBatch)
+_ResultT = TypeVar("_ResultT")
+
+_RECORDS = 2000
+_BYTES = 32 << 20
+_PAGE = 300
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What became of a lease: the node's watermark now, or None: not to be done yet (its creation is still on the way)."""
+
+    lease: Lease
+    watermark: int | None
+    records: int = 0
+
+
+class _Known(msgspec.Struct):
+    """A node as this persister last wrote it: spares a look into the catalog. Wrong knowledge shows in `apply`'s answer."""
+
+    node: Node
+    watermark: int
+
+
+class _Work(msgspec.Struct):
+    lease: Lease
+    known: _Known
+    records: tuple[Record, ...]
+
+
+class Apply:
+    """Applies batches. Not for concurrent use: one persister calls it."""
+
+    def __init__(
+        self,
+        log: Log,
+        catalog: Catalog,
+        *,
+        arrays: ArrayStore | None,
+        tables: TableStore | None,
+        quarantine: Quarantine,
+        max_known: int = 10_000,
+    ) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._arrays = arrays
+        self._tables = tables
+        self._quarantine = quarantine
+        self._known: OrderedDict[NodeId, _Known] = OrderedDict()
+        self._max_known = max_known
+
+    async def containers(self, leases: Sequence[Lease]) -> tuple[list[Done], list[Lease]]:
+        """Do the containers among `leases`; returns what was done and the leases of the others."""
+        work: list[_Work] = []
+        others: list[Lease] = []
+        done: list[Done] = []
+        for lease in leases:
+            known = await self._look(lease.node)
+            if known is None or known.node.family == "container":
+                # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
+                records = await self._records(lease, known.watermark if known else 0)
+                if known is None and not _is_container_log(records):
+                    others.append(lease)
+                    continue
+                known = known or _Known(Node(lease.node, "", None, "container"), 0)
+                work.append(_Work(lease, known, records))
+            else:
+                others.append(lease)
+        for item in work:
+            await self._delete_storage(item.records)
+        if work:
+            done += await self._to_catalog(work)
+        return done, others
+
+    async def data(self, leases: Sequence[Lease]) -> list[Done]:
+        """Do the data nodes."""
+        work: list[_Work] = []
+        done: list[Done] = []
+        for lease in leases:
+            try:
+                known = await self._look(lease.node)
+            except Gone:
+                await self._log.drop(lease.node)
+                continue
+            if known is None:
+                done.append(Done(lease, None))
+                continue
+            work.append(_Work(lease, known, await self._records(lease, known.watermark)))
+        await self._to_arrays([w for w in work if isinstance(w.known.node.structure, ArrayStructure)])
+        await self._to_tables([w for w in work if isinstance(w.known.node.structure, TableStructure)])
+        if work:
+            done += await self._to_catalog(work)
+        return done
+
+    def forget(self, nodes: Sequence[NodeId]) -> None:
+        """After a failure nothing is known any more about how far these nodes are."""
+        for node in nodes:
+            self._known.pop(node, None)
+
+    async def _look(self, id: NodeId) -> _Known | None:
+        known = self._known.get(id)
+        if known is not None:
+            self._known.move_to_end(id)
+            return known
+        try:
+            stored = await self._catalog.node(id)
+        except Gone:
+            raise
+        except NotFound:
+            return None
+        known = self._known[id] = _Known(stored.node, stored.watermark)
+        while len(self._known) > self._max_known:
+            self._known.popitem(last=False)
+        return known
+
+    async def _records(self, lease: Lease, after: int) -> tuple[Record, ...]:
+        try:
+            return tuple(await self._log.read(lease.node, after, limit=_RECORDS, max_bytes=_BYTES))
+        except Truncated as error:
+            raise Unavailable(
+                f"Node {lease.node}: records {after + 1} to {error.first - 1} left the log before they were persisted."
+            ) from error
+
+    async def _to_arrays(self, work: list[_Work]) -> None:
+        batches = []
+        for item in work:
+            node = item.known.node
+            if node.data_sources[0].management == "external" or not any(_is_kept(r) for r in item.records):
+                continue
+            structure = _structure_after(node, item.records)
+            batches.append(ArrayBatch(node.id, structure, item.records))
+        if batches and self._arrays is not None:
+            await self._all_or_each(self._arrays.apply, batches)
+
+    async def _to_tables(self, work: list[_Work]) -> None:
+        batches = []
+        for item in work:
+            structure = item.known.node.structure
+            if isinstance(structure, TableStructure) and item.known.node.data_sources[0].management != "external":
+                batches.append(TableBatch(item.lease.node, structure, item.known.watermark, item.records))
+        if batches and self._tables is not None:
+            await self._all_or_each(self._tables.apply, batches)
+
+    async def _to_catalog(self, work: list[_Work]) -> list[Done]:
+        batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records) for w in work]
+        answers = await self._all_or_each(self._catalog.apply, batches)
+        done = []
+        for item, applied in zip(work, [a for answer in answers for a in answer], strict=True):
+            if applied.deleted:
+                self.forget([n.id for n in applied.deleted])
+                await self._log.drop(*(n.id for n in applied.deleted))
+            if applied.watermark < 0:
+                self.forget([item.lease.node])
+                done.append(Done(item.lease, None))
+                continue
+            self._learn(item, applied.watermark)
+            done.append(Done(item.lease, applied.watermark, len(item.records)))
+        return done
+
+    def _learn(self, item: _Work, watermark: int) -> None:
+        last = item.records[-1].sequence if item.records else item.known.watermark
+        if watermark != last or item.lease.node not in self._known:
+            self.forget([item.lease.node])  # somebody else was faster, or it was made in this very batch
+            return
+        item.known.watermark = watermark
+        if any(_changes_structure(r) for r in item.records):
+            tail = DataTail(item.known.node.data_sources, 0)
+            tail.fold(item.records)
+            item.known.node = msgspec.structs.replace(item.known.node, data_sources=tail.data_sources)
+
+    async def _all_or_each(
+        self, apply: Callable[[Sequence[_BatchT]], Awaitable[_ResultT]], batches: list[_BatchT]
+    ) -> list[_ResultT]:
+        """All batches in one step; if an event cannot be applied, one record at a time, and the bad one is put aside."""
+        try:
+            return [await apply(batches)]
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a store makes of an event must not stop the ones behind it
+            return [await self._each(apply, batch) for batch in batches]
+
+    async def _each(self, apply: Callable[[Sequence[_BatchT]], Awaitable[_ResultT]], batch: _BatchT) -> _ResultT:
+        good: list[Record] = []
+        for record in batch.records:
+            try:
+                await apply([_with(batch, (*good, record))])
+                good.append(record)
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - see above
+                await self._quarantine.keep(batch.node, record, error)
+                good.append(Record(record.sequence, record.time, StreamEnded()))  # in its place, what no store looks at
+        return await apply([_with(batch, tuple(good))])
+
+    async def _delete_storage(self, records: tuple[Record, ...]) -> None:
+        """Remove what deleted nodes kept, before the catalog forgets where it was."""
+        for record in records:
+            if not isinstance(record.event, ChildDeleted):
+                continue
+            try:
+                doomed = [(await self._catalog.node(record.event.id)).node]
+            except NotFound:
+                continue  # never persisted, or deleted already
+            page = Page(limit=_PAGE)
+            while True:
+                found = await self._catalog.descendants(record.event.id, Search(), page)
+                doomed += [hit.node for hit in found.hits]
+                if not found.more:
+                    break
+                page = Page(limit=_PAGE, cursor=found.hits[-1].cursor)
+            await self._delete_data([n for n in doomed if n.data_sources and n.data_sources[0].management != "external"])
+
+    async def _delete_data(self, nodes: list[Node]) -> None:
+        arrays = [n.id for n in nodes if isinstance(n.structure, ArrayStructure)]
+        tables = [(n.id, n.structure) for n in nodes if isinstance(n.structure, TableStructure)]
+        if arrays and self._arrays is not None:
+            await self._arrays.delete(*arrays)
+        if tables and self._tables is not None:
+            await self._tables.delete(tables)
+
+
+def _is_container_log(records: tuple[Record, ...]) -> bool:
+    """By what stands in it; a log with nothing but an end could be either and can wait for its node to appear."""
+    return any(type(r.event).__name__.startswith(("Child", "Revision")) for r in records)
+
+
+def _is_kept(record: Record) -> bool:
+    return isinstance(record.event, ArrayWritten) and record.event.persist
+
+
+def _changes_structure(record: Record) -> bool:
+    event = record.event
+    return isinstance(event, ArrayReferenced) or (isinstance(event, ArrayWritten) and event.structure is not None)
+
+
+def _structure_after(node: Node, records: tuple[Record, ...]) -> ArrayStructure:
+    tail = DataTail(node.data_sources, 0)
+    tail.fold(records)
+    structure = tail.data_sources[0].structure
+    assert isinstance(structure, ArrayStructure)
+    return structure
+
+
+def _with(batch: _BatchT, records: tuple[Record, ...]) -> _BatchT:
+    return msgspec.structs.replace(batch, records=records)

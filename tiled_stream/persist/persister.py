@@ -1,0 +1,171 @@
+"""The background projection of the log onto storage and catalog.
+
+It chases heads and consumes no messages: claim dirty nodes → read after the watermark → storage → catalog → settle. Under load
+the batches grow by themselves; a hot node cannot starve the rest, for every node gets a bounded batch a round.
+
+What must stay true: it settles only what storage and catalog hold (I4), and what it could not do stays owed (I6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ..domain.errors import Gone, LeaseLost, Unavailable
+from ..log.port import Lease, LogEngine, Retention
+from .apply import Apply, Done
+
+__all__ = ["Persister", "PersisterStats"]
+
+logger = logging.getLogger(__name__)
+
+
+class PersisterStats(msgspec.Struct):
+    """Figures since the start. `failing_since`: seconds since the epoch of the first of the failures that go on, else None."""
+
+    rounds: int = 0
+    records: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+    failing_since: float | None = None
+
+
+class Persister:
+    """One a process. `linger`: how long it lets changes gather, in seconds, unless a reader waits for them."""
+
+    def __init__(
+        self,
+        log: LogEngine,
+        apply: Apply,
+        *,
+        worker: str,
+        retention: Retention,
+        now: Callable[[], float],
+        linger: float = 0.1,
+        lease_seconds: float = 30.0,
+        nodes_a_round: int = 128,
+        retry_seconds: float = 0.5,
+        sweep_seconds: float = 15.0,
+    ) -> None:
+        self._log = log
+        self._apply = apply
+        self._worker = worker
+        self._retention = retention
+        self._now = now
+        self._linger = linger
+        self._ttl = lease_seconds
+        self._nodes = nodes_a_round
+        self._retry = retry_seconds
+        self._sweep = sweep_seconds
+        self._stopping = asyncio.Event()
+        self._swept = now()
+        self.stats = PersisterStats()
+
+    async def run(self) -> None:
+        """Work until `stop`; ends after the round that is under way. Cancelled in the middle: it stays owed (I5, I6)."""
+        stopping = asyncio.create_task(self._stopping.wait(), name="persister: stop asked for")
+        try:
+            while not self._stopping.is_set():
+                dirty = asyncio.create_task(self._log.wait_dirty(linger=self._linger), name="persister: waits for work")
+                await asyncio.wait({dirty, stopping}, timeout=self._sweep, return_when=asyncio.FIRST_COMPLETED)
+                if not dirty.done():
+                    dirty.cancel()
+                    await asyncio.wait({dirty})
+                elif (error := dirty.exception()) is not None:
+                    await self._pause(error)
+                if not self._stopping.is_set():
+                    await self._round_safely()
+                await self._trim_all()
+        finally:
+            stopping.cancel()
+
+    def stop(self) -> None:
+        """Ask `run` to end."""
+        self._stopping.set()
+
+    async def finish(self, *, seconds: float) -> bool:
+        """Persist all that is owed, after `run` ended; False if it could not be done in time (it stays owed)."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self._log.lag()).nodes:
+                    if not await self._round_safely():
+                        await asyncio.sleep(0.02)
+        except TimeoutError:
+            return False
+        return True
+
+    async def round(self) -> int:
+        """Claim, apply and settle once; returns how many records were applied."""
+        leases = await self._log.claim(self._worker, ttl=self._ttl, limit=self._nodes)
+        if not leases:
+            return 0
+        held = {lease.node: lease for lease in leases}
+        try:
+            done, others = await self._apply.containers(leases)
+            await self._settle(done, held)
+            if others:
+                await self._renew(others)
+                await self._settle(await self._apply.data(others), held)
+        finally:
+            # Whatever is left in hand was not done: a failure, or a node that vanished.
+            self._apply.forget(list(held))
+            for lease in held.values():
+                await self._log.release(lease, delay=self._retry)
+        self.stats.rounds += 1
+        return len(leases)
+
+    async def _round_safely(self) -> int:
+        """A round; a dependency that fails is reported, and everything stays owed."""
+        begin = self._now()
+        try:
+            applied = await self.round()
+        except Unavailable as error:
+            await self._pause(error)
+            return 0
+        except Exception as error:
+            logger.exception("Persisting failed; nothing is lost, it is tried again")
+            await self._pause(error)
+            return 0
+        if applied:
+            self.stats.failing_since = None
+            self.stats.seconds += max(0.0, self._now() - begin)
+        return applied
+
+    async def _settle(self, done: Sequence[Done], held: dict[str, Lease]) -> None:
+        touched = []
+        for item in done:
+            del held[item.lease.node]
+            if item.watermark is None:
+                await self._log.release(item.lease, delay=self._retry if item.records else 0.02)
+                continue
+            try:
+                await self._log.settle(item.lease, item.watermark)
+            except (LeaseLost, Gone):
+                logger.info("Node %s was taken over or deleted meanwhile", item.lease.node)
+                continue
+            touched.append(item.lease.node)
+            self.stats.records += item.records
+        if touched:
+            await self._log.trim(self._retention, now=self._now(), nodes=touched)
+
+    async def _renew(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            try:
+                await self._log.renew(lease, ttl=self._ttl)
+            except (LeaseLost, Gone):
+                continue  # `settle` will tell
+
+    async def _trim_all(self) -> None:
+        if self._now() - self._swept >= self._sweep:
+            self._swept = self._now()
+            await self._log.trim(self._retention, now=self._swept)
+
+    async def _pause(self, error: BaseException) -> None:
+        self.stats.failures += 1
+        if self.stats.failing_since is None:
+            self.stats.failing_since = self._now()
+            logger.warning("Persisting is held up, writes go on into the log: %s", error)
+        await asyncio.sleep(self._retry)
