@@ -81,7 +81,11 @@ class Apply:
         others: list[Lease] = []
         done: list[Done] = []
         for lease in leases:
-            known = await self._look(lease.node)
+            try:
+                known = await self._look(lease.node)
+            except Gone:
+                await self._log.drop(lease.node)
+                continue
             if known is None or known.node.family == "container":
                 # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
                 records = await self._records(lease, known.watermark if known else 0)

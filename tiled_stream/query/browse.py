@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..catalog.port import Distinct, Hit, Revision
+from ..catalog.port import Catalog, Distinct, Hit, Revision
+from ..domain.errors import NotFound
+from ..domain.nodes import ROOT, NodeId
 from ..domain.search import Filter, Page, Search
-from ..nodes.repository import Located
+from ..log.port import Backlog
+from ..nodes.barrier import Barrier
+from ..nodes.repository import Located, Repository
 
 __all__ = ["Browse", "Listing"]
 
@@ -26,30 +30,85 @@ class Listing(msgspec.Struct, frozen=True):
 class Browse:
     """Read only."""
 
+    def __init__(self, repository: Repository, catalog: Catalog, *, backlog: Backlog, barrier: Barrier) -> None:
+        self._repository = repository
+        self._catalog = catalog
+        self._backlog = backlog
+        self._barrier = barrier
+
     async def resolve(self, path: tuple[str, ...]) -> Located:
         """The node at `path`, as of now. `NotFound`."""
-        raise NotImplementedError
+        return await self._repository.resolve(path)
 
     async def child_count(self, at: Located) -> int:
         """Exact number of children of a container."""
-        raise NotImplementedError
+        return await self._repository.child_count(at.node.id)
 
     async def search(
         self, at: Located, search: Search, page: Page, *, deep: bool = False, max_depth: int | None = None
     ) -> Listing:
         """A page of children (`deep`: of all descendants; paths of hits are absolute). `NotFound` if `at` is no container."""
-        raise NotImplementedError
+        node = _container(at)
+        await self._settle(node, deep=deep)
+        # Asked before the catalog: what is clean now has its row up to date, whatever happens meanwhile.
+        dirty = {id for id, _ in await self._backlog.dirty()}
+        if deep:
+            found = await self._catalog.descendants(node, search, page, max_depth=max_depth)
+        else:
+            found = await self._catalog.children(node, search, page)
+        whole = page.offset == 0 and page.cursor is None and not found.more
+        count = len(found.hits) if whole else await self._count(at, search.filters, deep=deep, max_depth=max_depth)
+        hits = tuple([await self._present(hit, at, dirty) for hit in found.hits])
+        if not found.more or not hits:
+            return Listing(hits, count)
+        if deep or all(key.key == "" for key in search.sort):
+            return Listing(hits, count, next_cursor=hits[-1].cursor)
+        return Listing(hits, count, next_offset=page.offset + len(hits))
 
     async def count(self, at: Located, filters: Sequence[Filter], *, deep: bool = False, max_depth: int | None = None) -> int:
         """Exact number of matches."""
-        raise NotImplementedError
+        await self._settle(_container(at), deep=deep)
+        return await self._count(at, filters, deep=deep, max_depth=max_depth)
 
     async def distinct(
         self, at: Located, filters: Sequence[Filter], *, metadata: Sequence[str], structure_families: bool, specs: bool
     ) -> Distinct:
         """Distinct values among the matching children."""
-        raise NotImplementedError
+        node = _container(at)
+        await self._settle(node, deep=False)
+        return await self._catalog.distinct(
+            node, filters, metadata=metadata, structure_families=structure_families, specs=specs
+        )
 
     async def revisions(self, at: Located, *, offset: int, limit: int) -> tuple[list[Revision], int]:
         """A page of revisions and their number."""
-        raise NotImplementedError
+        if at.column is not None:
+            raise NotFound(f"{at.column!r} is a column of a table; it has no revisions.")
+        await self._barrier.settle(at.node.parent or ROOT)
+        return await self._catalog.revisions(at.node.id, offset=offset, limit=limit)
+
+    async def _settle(self, node: NodeId, *, deep: bool) -> None:
+        if deep:
+            await self._barrier.settle_all()
+        else:
+            await self._barrier.settle(node)
+
+    async def _count(self, at: Located, filters: Sequence[Filter], *, deep: bool, max_depth: int | None) -> int:
+        if not filters and not deep:
+            return await self._repository.child_count(at.node.id)
+        return await self._catalog.count(at.node.id, filters, deep=deep, max_depth=max_depth)
+
+    async def _present(self, hit: Hit, at: Located, dirty: set[NodeId]) -> Hit:
+        """The hit with its absolute path and, if its own log has a tail, what that tail says."""
+        path = (*at.path, *hit.path)
+        if hit.node.id not in dirty:
+            return Hit(hit.node, hit.cursor, path, hit.children)
+        if hit.node.family == "container":
+            return Hit(hit.node, hit.cursor, path, await self._repository.child_count(hit.node.id))
+        return Hit(await self._repository.present(hit.node), hit.cursor, path, hit.children)
+
+
+def _container(at: Located) -> NodeId:
+    if at.node.family != "container" or at.column is not None:
+        raise NotFound(f"{'/'.join(at.path)!r} is not a container; only containers are searched.")
+    return at.node.id

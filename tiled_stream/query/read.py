@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..domain.dtypes import from_numpy
+from ..domain.errors import Malformed, NotFound, NotSupported
+from ..domain.nodes import Node, NodeId
 from ..domain.slices import Selection
-from ..domain.structures import ArrayStructure
+from ..domain.structures import ArrayStructure, TableStructure
+from ..nodes.barrier import Barrier
 from ..nodes.repository import Located
+from ..storage.port import ArrayStore, TableStore
+from ..wire.tables import column_array
 
 if TYPE_CHECKING:
     import numpy
@@ -15,23 +23,94 @@ if TYPE_CHECKING:
 
 __all__ = ["DataReader"]
 
+#: Columns read lately stay at hand: a client asks for structure and data in two requests. Bytes.
+_COLUMNS_BYTES = 64 << 20
+
 
 class DataReader:
     """Read only."""
+
+    def __init__(self, *, barrier: Barrier, arrays: ArrayStore | None, tables: TableStore | None) -> None:
+        self._barrier = barrier
+        self._arrays = arrays
+        self._tables = tables
+        # By node, column and the sequence it was read at, so that an entry never grows stale.
+        self._columns: OrderedDict[tuple[NodeId, str, int], numpy.ndarray] = OrderedDict()
+        self._columns_bytes = 0
 
     async def array_structure(self, at: Located) -> ArrayStructure:
         """Structure of an array node, or of the column that `at` addresses (one chunk, shape = present row count).
 
         `NotFound` if `at` is neither.
         """
-        raise NotImplementedError
+        if at.column is not None:
+            array = await self._column(at, at.column)
+            return ArrayStructure(
+                data_type=from_numpy(array.dtype), chunks=tuple((n,) for n in array.shape), shape=tuple(array.shape)
+            )
+        if not isinstance(at.node.structure, ArrayStructure):
+            raise _wrong_family(at, "array")
+        return at.node.structure
 
     async def array(self, at: Located, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
         """The selection, in the declared dtype, C-contiguous. `structure` as `array_structure` gave it."""
-        raise NotImplementedError
+        if at.column is not None:
+            import numpy  # noqa: PLC0415
+
+            return numpy.ascontiguousarray((await self._column(at, at.column))[selection.index]).reshape(selection.shape)
+        _check_internal(at.node)
+        if self._arrays is None:
+            raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
+        await self._barrier.settle(at.node.id)
+        return await self._arrays.read(at.node.id, structure, selection)
 
     async def table(
         self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None
     ) -> pyarrow.Table:
         """Rows of a table node. `NotFound` if it is none, `Malformed` for an unknown column or partition."""
-        raise NotImplementedError
+        structure = at.node.structure
+        if at.column is not None or not isinstance(structure, TableStructure):
+            raise _wrong_family(at, "table")
+        for name in columns or ():
+            if name not in structure.columns:
+                raise Malformed(f"The table has no column {name!r}; it has {list(structure.columns)}.")
+        if partition is not None and partition < 0:
+            raise Malformed("A partition is a non-negative integer.")
+        _check_internal(at.node)
+        if self._tables is None:
+            raise NotSupported("This server has no storage for tables: start it with -w duckdb:///PATH.")
+        await self._barrier.settle(at.node.id)
+        return await self._tables.read(at.node.id, structure, columns=columns, partition=partition)
+
+    async def _column(self, at: Located, column: str) -> numpy.ndarray:
+        at_table = Located(at.node, at.path[:-1], at.head)
+        place = (at.node.id, column, at.head)
+        known = self._columns.get(place)
+        if known is not None:
+            self._columns.move_to_end(place)
+            return known
+        table = await self.table(at_table, columns=[column])
+        array = await asyncio.to_thread(column_array, table.column(column))
+        self._keep(place, array)
+        return array
+
+    def _keep(self, place: tuple[NodeId, str, int], array: numpy.ndarray) -> None:
+        if array.nbytes > _COLUMNS_BYTES // 4 or place in self._columns:
+            return
+        self._columns[place] = array
+        self._columns_bytes += array.nbytes
+        while self._columns_bytes > _COLUMNS_BYTES:
+            _, old = self._columns.popitem(last=False)
+            self._columns_bytes -= old.nbytes
+
+
+def _check_internal(node: Node) -> None:
+    if node.data_sources[0].management == "external":
+        raise NotSupported(
+            f"The data of {node.key!r} are in files of type {node.data_sources[0].mimetype!r}, for which this version has no reader."
+        )
+
+
+def _wrong_family(at: Located, wanted: str) -> NotFound:
+    what = f"a column ({at.column!r})" if at.column is not None else f"of family {at.node.family!r}"
+    return NotFound(f"{'/'.join(at.path)!r} is {what}; this endpoint serves family {wanted!r}.")
