@@ -105,7 +105,10 @@ class Catalog(Protocol):
         ...
 
     async def descendants(self, ancestor: NodeId, search: Search, page: Page, *, max_depth: int | None = None) -> Found:
-        """All matching nodes below (not the node itself), in insertion order over the whole catalog; `path` relative to `ancestor`."""
+        """All matching nodes below (not the node itself), in insertion order over the whole catalog.
+
+        `path` of a hit is relative to `ancestor`.
+        """
         ...
 
     async def count(

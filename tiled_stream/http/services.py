@@ -29,7 +29,7 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready` raises `Unavailable` with the reason while the server should get no traffic. `persister` answers figures for metrics."""
+    """`ready` raises `Unavailable` with the reason while the server should get no traffic; `stats` gives figures for metrics."""
 
     writer: Writer
     browse: Browse

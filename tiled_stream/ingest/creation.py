@@ -27,7 +27,9 @@ class Creation:
         check_specs(command.specs)
         id = self._new_id()
         if command.family != "container" and len(command.data_sources) != 1:
-            raise Malformed(f"A node of family {command.family!r} needs exactly one data source, not {len(command.data_sources)}.")
+            raise Malformed(
+                f"A node of family {command.family!r} needs exactly one data source, not {len(command.data_sources)}."
+            )
         return Node(
             id=id,
             key=key,

@@ -24,9 +24,7 @@ __all__ = ["Backlog", "Lag", "Lease", "Log", "LogEngine", "Retention"]
 class Log(Protocol):
     """Append-only, per node. All methods are safe to call concurrently from one event loop."""
 
-    async def append(
-        self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0
-    ) -> Position:
+    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
         """Append in one atomic step: consecutive sequences, backlog entry, waiters woken. Returns the last position.
 
         The first sequence is ``max(head, floor) + 1``; `floor` is the persisted watermark as the caller knows it and

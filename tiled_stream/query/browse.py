@@ -19,7 +19,10 @@ __all__ = ["Browse", "Listing"]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A page of present nodes. `count` is exact. `next_cursor` / `next_offset`: where the next page begins; both None at the end."""
+    """A page of present nodes. `count` is exact.
+
+    `next_cursor` / `next_offset`: where the next page begins; both None at the end.
+    """
 
     hits: tuple[Hit, ...]
     count: int
@@ -76,9 +79,7 @@ class Browse:
         """Distinct values among the matching children."""
         node = _container(at)
         await self._settle(node, deep=False)
-        return await self._catalog.distinct(
-            node, filters, metadata=metadata, structure_families=structure_families, specs=specs
-        )
+        return await self._catalog.distinct(node, filters, metadata=metadata, structure_families=structure_families, specs=specs)
 
     async def revisions(self, at: Located, *, offset: int, limit: int) -> tuple[list[Revision], int]:
         """A page of revisions and their number."""

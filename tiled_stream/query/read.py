@@ -55,7 +55,7 @@ class DataReader:
     async def array(self, at: Located, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
         """The selection, in the declared dtype, C-contiguous. `structure` as `array_structure` gave it."""
         if at.column is not None:
-            import numpy  # noqa: PLC0415
+            import numpy
 
             return numpy.ascontiguousarray((await self._column(at, at.column))[selection.index]).reshape(selection.shape)
         _check_internal(at.node)
@@ -64,9 +64,7 @@ class DataReader:
         await self._barrier.settle(at.node.id)
         return await self._arrays.read(at.node.id, structure, selection)
 
-    async def table(
-        self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None
-    ) -> pyarrow.Table:
+    async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
         """Rows of a table node. `NotFound` if it is none, `Malformed` for an unknown column or partition."""
         structure = at.node.structure
         if at.column is not None or not isinstance(structure, TableStructure):
@@ -106,9 +104,8 @@ class DataReader:
 
 def _check_internal(node: Node) -> None:
     if node.data_sources[0].management == "external":
-        raise NotSupported(
-            f"The data of {node.key!r} are in files of type {node.data_sources[0].mimetype!r}, for which this version has no reader."
-        )
+        mimetype = node.data_sources[0].mimetype
+        raise NotSupported(f"The data of {node.key!r} are in files of type {mimetype!r}; this version has no reader for them.")
 
 
 def _wrong_family(at: Located, wanted: str) -> NotFound:

@@ -99,7 +99,10 @@ class TableStore(Protocol):
         ...
 
     def allocate(self, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]) -> Allocation:
-        """Where this table will be. `UnsupportedType` for a mimetype, `Malformed` for columns or a `table_name` that SQL cannot take."""
+        """Where this table will be.
+
+        `UnsupportedType` for a mimetype, `Malformed` for columns or a `table_name` that SQL cannot take.
+        """
         ...
 
     async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
@@ -118,9 +121,9 @@ class TableStore(Protocol):
         columns: Sequence[str] | None = None,
         partition: int | None = None,
     ) -> pyarrow.Table:
-        """Rows in order of partition, then of arrival, in the declared schema (its metadata too); `columns` selects, table order kept.
+        """Rows in order of partition, then of arrival, in the declared schema (its metadata too).
 
-        A table that was never written: zero rows. Unknown column: `Malformed`.
+        `columns` selects, table order is kept. A table that was never written: zero rows. Unknown column: `Malformed`.
         """
         ...
 
