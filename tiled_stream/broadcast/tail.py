@@ -151,9 +151,7 @@ class Tail:
             if page is not None:
                 self._pages.move_to_end((encode, after))
                 return page
-            records = await self._log.read(
-                self.node, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES, epoch=self.epoch
-            )
+            records = await self._log.read(self.node, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES, epoch=self.epoch)
             page = Page(after + 1, encoded(records, encode))
             if len(records) == PAGE_RECORDS:  # only what can no longer grow is worth keeping
                 self._pages[encode, after] = page

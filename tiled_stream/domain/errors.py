@@ -144,5 +144,3 @@ class EpochChanged(LogError):
     def __init__(self, now: str) -> None:
         super().__init__(f"The log began another life (epoch {now}).")
         self.now = now
-
-

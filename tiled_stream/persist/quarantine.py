@@ -41,9 +41,7 @@ class Quarantine:
         path = self._directory / f"{node}-{record.sequence}.msgpack"
         kept = Quarantined(node, f"{type(reason).__name__}: {reason}", record)
         await asyncio.to_thread(self._write, path, msgspec.msgpack.encode(kept))
-        logger.error(
-            "Record %d of node %s cannot be applied (%s); it is kept in %s", record.sequence, node, kept.reason, path
-        )
+        logger.error("Record %d of node %s cannot be applied (%s); it is kept in %s", record.sequence, node, kept.reason, path)
 
     def _write(self, path: Path, content: bytes) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
