@@ -3,9 +3,9 @@
     locust -f loadtest/locustfile.py --headless --host http://127.0.0.1:8000 --api-key secret -u 12 -r 12 -t 30s
 
 How many of each: `--array-writers`, `--table-writers`, `--subscribers`, `--readers` (`-u` must be their sum). Reported besides
-the requests: `LIVE array delivery` and `LIVE table delivery`, the time from just before a write was sent until a subscriber had it
-decoded; `LIVE replay` is what was written before a subscriber joined, timed from there. A missing, doubled or misplaced sequence is a
-failure. It speaks the wire protocol only, so any server of it can be measured.
+the requests: `LIVE array delivery` and `LIVE table delivery`, the time from just before a write was sent until a subscriber had
+it decoded; `LIVE replay` is what was written before a subscriber joined, timed from there. A missing, doubled or misplaced
+sequence is a failure. It speaks the wire protocol only, so any server of it can be measured.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     python loadtest/run.py --server ours='tiled-stream serve catalog --temp --api-key secret --port {port}' \\
                            --server peer='tiled serve catalog --temp --api-key secret --port {port}'
 
-Every server gets the same load, one after the other, and the last columns say what it cost it: CPU per write and delivery, of the server
-and all its children. On a small machine the load generator takes a core of its own, so compare CPU and ratios, not rates.
+Every server gets the same load, one after the other, and the last columns say what it cost: CPU per write and delivery, of the
+server and all its children. On a small machine the load generator takes a core of its own: compare CPU and ratios, not rates.
 """
 
 from __future__ import annotations
@@ -194,9 +194,8 @@ def memory(process: psutil.Process) -> float:
 
 def show(outcomes: list[Outcome]) -> None:
     """One line a server, and the ratio to the first."""
-    print(
-        f"\n{'':14}{'writes':>8}{'p50 ms':>8}{'p99 ms':>8}{'delivered':>11}{'p50 ms':>8}{'p99 ms':>8}{'failed':>8}{'CPU us/op':>11}{'MB':>6}"
-    )
+    head = f"{'':14}{'writes':>8}{'p50 ms':>8}{'p99 ms':>8}{'delivered':>11}{'p50 ms':>8}{'p99 ms':>8}{'failed':>8}"
+    print(f"\n{head}{'CPU us/op':>11}{'MB':>6}")
     for o in outcomes:
         print(
             f"{o.name[:13]:14}{o.writes:8}{o.write_p50:8.0f}{o.write_p99:8.0f}{o.deliveries:11}{o.delivery_p50:8.1f}{o.delivery_p99:8.1f}"

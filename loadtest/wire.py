@@ -1,7 +1,7 @@
-"""The few words of the wire protocol that a load needs, written by hand so that the generator costs little and any server can be asked.
+"""The few words of the wire protocol that a load needs, written by hand: the generator costs little, and any server can be asked.
 
-What must stay true: the moment of writing travels *inside* the data (its first float64), so write-to-delivery is measured end to end,
-through whatever the server does in between. Clocks are those of one machine: do not compare across machines.
+What must stay true: the moment of writing travels *inside* the data (its first float64), so write to delivery is measured end to
+end, through whatever the server does in between. The clock is that of one machine: do not measure across machines.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def row(length: int, fill: bytes) -> bytes:
 
 
 class RowFile:
-    """One row as an Arrow file: float64 columns, the first of which is the time. Built once; `body` only writes the time into it."""
+    """One row as an Arrow file: float64 columns, the first is the time. Built once; `body` only writes the time into it."""
 
     def __init__(self, columns: int) -> None:
         import pyarrow
