@@ -147,17 +147,24 @@ class Tail:
     async def page(self, encode: Encoder, after: int) -> Page:
         """The records after `after` from the log, at least one if there is one. Raises `Truncated`, `EpochChanged`, `Gone`."""
         async with self._paging:
-            page = self._pages.get((encode, after))
+            page = self._at_hand(encode, after)
             if page is not None:
-                self._pages.move_to_end((encode, after))
                 return page
             records = await self._log.read(self.node, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES, epoch=self.epoch)
             page = Page(after + 1, encoded(records, encode))
-            if len(records) == PAGE_RECORDS:  # only what can no longer grow is worth keeping
+            if records:
                 self._pages[encode, after] = page
                 if len(self._pages) > PAGES:
                     self._pages.popitem(last=False)
             return page
+
+    def _at_hand(self, encode: Encoder, after: int) -> Page | None:
+        """A page read before that goes on beyond `after`."""
+        for (for_encoder, begin), page in reversed(self._pages.items()):
+            if begin <= after < begin + len(page.entries) and for_encoder == encode:
+                self._pages.move_to_end((for_encoder, begin))
+                return page
+        return None
 
     def _extend(self, records: list[Record]) -> None:
         for strip in self.strips.values():
