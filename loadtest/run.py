@@ -184,12 +184,12 @@ def percentile(counts: dict[float, int], part: float) -> float:
 
 def cpu(process: psutil.Process) -> float:
     """Seconds of CPU of a process and its children."""
-    return sum(t.user + t.system for t in (p.cpu_times() for p in [process, *process.children(recursive=True)]))
+    return float(sum(t.user + t.system for t in (p.cpu_times() for p in [process, *process.children(recursive=True)])))
 
 
 def memory(process: psutil.Process) -> float:
     """Resident memory of a process and its children, in MB."""
-    return sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / 1e6
+    return float(sum(p.memory_info().rss for p in [process, *process.children(recursive=True)])) / 1e6
 
 
 def show(outcomes: list[Outcome]) -> None:
