@@ -1,0 +1,85 @@
+"""Rows of the catalog from and to domain values. JSON is text here, the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from ..domain.nodes import DataSource, Node, Spec
+from .port import Hit, Revision, Stored
+
+__all__ = ["COLUMNS", "data_sources_text", "hit", "json_text", "node", "path_text", "revision", "sources", "specs_text", "stored"]
+
+#: The columns that `node`, `stored` and `hit` expect, in this order; `parent_id` is the parent's id.
+COLUMNS = (
+    "n.row, n.id, (SELECT p.id FROM nodes p WHERE p.row = n.parent) AS parent_id, n.key, n.path, n.family, n.metadata, n.specs, "
+    "n.access_tags, n.data_sources, n.created, n.revision, n.time_created, n.time_updated, n.watermark, n.children"
+)
+
+Row = Sequence[Any]
+
+_specs = msgspec.json.Decoder(tuple[Spec, ...])
+_tags = msgspec.json.Decoder(tuple[str, ...])
+_sources = msgspec.json.Decoder(tuple[DataSource, ...])
+_encoder = msgspec.json.Encoder()
+
+
+def node(row: Row) -> Node:
+    """The node in a row of `COLUMNS`."""
+    return Node(
+        id=row[1],
+        key=row[3],
+        parent=row[2],
+        family=row[5],
+        metadata=orjson.loads(row[6]),
+        specs=() if row[7] == "[]" else _specs.decode(row[7]),
+        access_tags=() if row[8] == "[]" else _tags.decode(row[8]),
+        data_sources=() if row[9] == "[]" else _sources.decode(row[9]),
+        created=row[10],
+        revision=row[11],
+        time_created=row[12],
+        time_updated=row[13],
+    )
+
+
+def stored(row: Row) -> Stored:
+    """The same with its watermark and number of children."""
+    return Stored(node(row), row[14], row[15])
+
+
+def hit(row: Row, *, cursor: int, above: int) -> Hit:
+    """The same as a hit; the path loses its first `above` keys."""
+    return Hit(node(row), cursor, tuple(orjson.loads(row[4])[above:]), row[15])
+
+
+def revision(row: Row) -> Revision:
+    """From (number, metadata, specs, access_tags, time)."""
+    return Revision(row[0], orjson.loads(row[1]), _specs.decode(row[2]), _tags.decode(row[3]), row[4])
+
+
+def sources(text: str) -> tuple[DataSource, ...]:
+    """Data sources from their JSON."""
+    return _sources.decode(text)
+
+
+def json_text(value: Any) -> str:
+    """JSON of metadata or tags."""
+    return orjson.dumps(value).decode()
+
+
+def path_text(path: Sequence[str]) -> str:
+    """JSON of a path."""
+    return orjson.dumps(list(path)).decode()
+
+
+def specs_text(specs: Sequence[Spec]) -> str:
+    """JSON of specs, order kept."""
+    return _encoder.encode(specs).decode()
+
+
+def data_sources_text(sources: Sequence[DataSource]) -> str:
+    """JSON of data sources, structures tagged with their family."""
+    return _encoder.encode(sources).decode()
