@@ -11,7 +11,7 @@ BENCH ?=
 
 # Counts what pip collects instead of printing 150 lines; its own words are kept in .venv/pip.log and shown if it fails.
 define install
-	@rc=$(VENV)/.pip-rc; \
+	@rc=$(VENV)/.pip-rc; rm -f $$rc; \
 	{ $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[$(1)]' 2>$(VENV)/pip.log \
 	  && echo 0 > $$rc || echo 1 > $$rc; } \
 	| awk '/^Collecting /{n++; if (n % 25 == 0) {printf "  %d packages ...\n", n; fflush()}} \

@@ -1,8 +1,8 @@
 """The documentation is kept true by running it: its programs, its commands and its links.
 
-The ```python blocks of one page are one program, in order, run in an empty directory. A page that speaks to 127.0.0.1:8000 gets a
-server there (the address is rewritten to that of a free port). Commands in ```console blocks are checked against the command line
-and the Makefile, not run.
+The ```python blocks of one page are one program, or one file of tests, run in order in an empty directory. A page that speaks to
+127.0.0.1:8000 gets a server there (the address is rewritten to that of a free port). Commands in ```console blocks are checked
+against the command line and the Makefile, not run.
 """
 
 from __future__ import annotations
@@ -55,12 +55,15 @@ def test_programs_run(page: Path, server: str, tmp_path: Path) -> None:
     for peer in ("tiled", "bluesky"):
         if re.search(rf"^\s*(from|import) {peer}\b", source, re.MULTILINE) and importlib.util.find_spec(peer) is None:
             pytest.skip(f"{peer} is not installed; `make setup` installs it")
-    script = tmp_path / "page.py"
+    script = tmp_path / "test_page.py"
     script.write_text(source.replace(ADDRESS, server))
+    # A page that holds tests is run as a file of tests.
+    as_tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", os.devnull]
+    how = as_tests if re.search(r"^(class Test|def test_|async def test_)", source, re.MULTILINE) else []
     directory = tmp_path / "cwd"
     directory.mkdir()
     run = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, *how, str(script)],
         cwd=directory,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TILED_CACHE_DIR": str(tmp_path / "cache")},
         capture_output=True,
