@@ -28,7 +28,8 @@ def test_a_whole_write_needs_exactly_the_bytes_of_the_array() -> None:
 
 
 def test_an_edge_block_has_its_actual_shape() -> None:
-    assert decide.block_written(STRUCTURE, WriteBlock((1, 0), bytes(16))).shape == (1, 2)
+    event = decide.block_written(STRUCTURE, WriteBlock((1, 0), bytes(16)))
+    assert (event.shape, event.offset, event.block) == ((1, 2), (3, 0), (1, 0))
     with pytest.raises(Malformed):
         decide.block_written(STRUCTURE, WriteBlock((1, 0), bytes(48)))
     with pytest.raises(Malformed):

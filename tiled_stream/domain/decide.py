@@ -55,9 +55,9 @@ def whole_written(structure: ArrayStructure, command: WriteArray) -> ArrayWritte
 
 def block_written(structure: ArrayStructure, command: WriteBlock) -> ArrayWritten:
     """PUT of one chunk, of its actual (perhaps short) shape."""
-    _, shape = block_region(structure.chunks, command.block)
+    offset, shape = block_region(structure.chunks, command.block)
     _check_bytes(structure.data_type, shape, command.body)
-    return ArrayWritten(shape=shape, block=command.block, persist=command.persist)
+    return ArrayWritten(shape=shape, offset=offset, block=command.block, persist=command.persist)
 
 
 def region_written(structure: ArrayStructure, command: PatchArray) -> ArrayWritten:

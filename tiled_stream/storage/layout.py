@@ -1,0 +1,74 @@
+"""Where things rest: names of files, directories and SQL tables, decided from ids alone."""
+
+from __future__ import annotations
+
+import re
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..domain.errors import Malformed
+from ..domain.nodes import NodeId, wire_number
+from ..domain.structures import TableStructure
+
+__all__ = ["SQL_TABLE", "array_directory", "check_columns", "dataset_id", "file_uri", "table_name"]
+
+#: The mimetype of tables that live in an SQL database.
+SQL_TABLE = "application/x-tiled-sql-table"
+
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
+_RESERVED = {
+    "all",
+    "and",
+    "as",
+    "from",
+    "group",
+    "in",
+    "not",
+    "null",
+    "or",
+    "order",
+    "select",
+    "table",
+    "union",
+    "watermarks",
+    "where",
+}
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\"';]")
+
+
+def array_directory(root: Path, node: NodeId) -> Path:
+    """The directory of one array; two digits first, so that no directory holds a million."""
+    return root / node[:2] / node
+
+
+def file_uri(path: Path) -> str:
+    """``file://localhost/…`` of an absolute path."""
+    return "file://localhost" + quote(str(path.absolute()))
+
+
+def dataset_id(node: NodeId) -> int:
+    """The number under which the rows of one node stand in a shared SQL table."""
+    return wire_number(node)
+
+
+def table_name(structure: TableStructure, parameters: dict[str, Any]) -> str:
+    """The SQL table that nodes of this schema share, or the one that the client names."""
+    named = parameters.get("table_name")
+    if named is None:
+        return "table_" + md5(structure.arrow_schema.encode(), usedforsecurity=False).hexdigest()
+    if not isinstance(named, str) or _TABLE_NAME.match(named) is None or named in _RESERVED:
+        raise Malformed(f"{named!r} cannot name a table: use a-z, 0-9 and _, a letter first, at most 63, no reserved word.")
+    return named
+
+
+def check_columns(structure: TableStructure) -> None:
+    """`Malformed` for names that the protocol keeps from SQL tables."""
+    for name in structure.columns:
+        if name.startswith("_"):
+            raise Malformed(f"The column {name!r} begins with '_', which is kept for internal use.")
+        if len(name.encode()) > 63 or not name or _FORBIDDEN.search(name):
+            raise Malformed(f"{name!r} cannot name a column: at most 63 bytes, no quotes, semicolons or control characters.")
+    if len(set(structure.columns)) != len(structure.columns):
+        raise Malformed("The columns of a table must have different names.")
