@@ -79,7 +79,7 @@ class MemoryLog:
     async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
         self._check(node)
         log = self._nodes.get(node)
-        records = _placed(drafts, log.head if log else 0, expected, floor)
+        records = placed(drafts, log.head if log else 0, expected, floor)
         self._publish(node, records)
         return Position(self._epoch, records[-1].sequence)
 
@@ -335,7 +335,7 @@ class MemoryLog:
             raise _closed()
 
 
-def _placed(drafts: Sequence[Draft], head: int, expected: int | None, floor: int) -> list[Record]:
+def placed(drafts: Sequence[Draft], head: int, expected: int | None, floor: int) -> list[Record]:
     """The drafts as records at their sequences; nothing is visible yet."""
     if not drafts:
         raise ValueError("nothing to append")

@@ -66,7 +66,7 @@ class Retained:
         return self._times[sequence - self.first + self._vacant]
 
     def fit(self, after: int, limit: int, max_bytes: int) -> int:
-        """The last sequence of the page after `after`: at most `limit` records and `max_bytes` of payload, at least one record."""
+        """The last sequence of the page after `after`: at most `limit` records and `max_bytes` of payload, at least one."""
         begin = after + 1 - self.first + self._vacant
         sizes = self._sizes[begin : begin + max(limit, 1)]
         if sum(sizes) <= max_bytes:
@@ -106,6 +106,11 @@ class Retained:
         self._records[place] = None
         self.resident_bytes -= self._sizes[place] + RECORD_OVERHEAD
         self.resident += 1
+
+    def evict_all(self) -> None:
+        """No record stays in memory."""
+        while self.resident <= self.last:
+            self.evict()
 
 
 class NodeLog:
