@@ -72,7 +72,8 @@ class ArrayWritten(msgspec.Struct, frozen=True, tag=True):
     """A region of the array was written; the payload is its C-order bytes of `shape`.
 
     Exactly one of three: whole array (`offset` and `block` None), one chunk (`block`, and the `offset` where it begins), a
-    region (`offset`, which may name fewer axes than the array has; the others begin at 0). `structure` is the new structure if the array grew, else None.
+    region (`offset`, which may name fewer axes than the array has; the others begin at 0). `structure` is the new structure
+    if the array grew, else None.
     `persist=False`: for subscribers only, storage does not keep it.
     """
 

@@ -129,7 +129,7 @@ def column_array(column: pyarrow.ChunkedArray) -> numpy.ndarray[Any, Any]:
         return numpy.array([v or b"" for v in column.to_pylist()], dtype=numpy.bytes_)
     if pyarrow.types.is_boolean(kind) and column.null_count:
         column = column.cast(pyarrow.int8())
-    array = column.to_numpy()
+    array: numpy.ndarray[Any, Any] = column.to_numpy()
     if array.dtype.kind == "O":
         raise NotSupported(f"A column of type {kind} has no form as an array; read it as part of the table.")
     return array

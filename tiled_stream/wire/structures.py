@@ -1,0 +1,110 @@
+"""Structures and data sources from and to the JSON of the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..domain.chunks import check_array
+from ..domain.errors import Malformed, NotSupported
+from ..domain.nodes import Asset, DataSource
+from ..domain.structures import ArrayStructure, DataType, Structure, TableStructure
+from .tables import schema_of
+
+__all__ = ["asset_to_wire", "data_source_to_wire", "data_type_to_wire", "structure_from_wire", "structure_to_wire"]
+
+
+def structure_to_wire(structure: Structure | None) -> Any:
+    """As clients expect it: every key there, no key of ours."""
+    if isinstance(structure, ArrayStructure):
+        return {
+            "data_type": data_type_to_wire(structure.data_type),
+            "chunks": structure.chunks,
+            "shape": structure.shape,
+            "dims": structure.dims,
+            "resizable": structure.resizable,
+        }
+    if isinstance(structure, TableStructure):
+        return {
+            "arrow_schema": structure.arrow_schema,
+            "npartitions": structure.npartitions,
+            "columns": structure.columns,
+            "resizable": structure.resizable,
+        }
+    return None
+
+
+def data_type_to_wire(data_type: DataType) -> dict[str, Any]:
+    """Simple or record, by what it is."""
+    if data_type.fields is None:
+        return {
+            "endianness": data_type.endianness,
+            "kind": data_type.kind,
+            "itemsize": data_type.itemsize,
+            "dt_units": data_type.dt_units,
+        }
+    fields = [{"name": f.name, "dtype": data_type_to_wire(f.dtype), "shape": f.shape} for f in data_type.fields]
+    return {"itemsize": data_type.itemsize, "fields": fields}
+
+
+def structure_from_wire(family: str, value: Any) -> Structure | None:
+    """Checked whole: what comes out can be stored. `Malformed` names the place of the fault."""
+    if family == "array":
+        array: ArrayStructure = _convert(value, ArrayStructure)
+        check_array(array)
+        return array
+    if family == "table":
+        table: TableStructure = _convert(value, TableStructure)
+        _check_table(table)
+        return table
+    if family in ("container", "bytes"):
+        return None
+    raise NotSupported(f"Nodes of family {family!r} are not supported by this version of the server.")
+
+
+def data_source_to_wire(source: DataSource) -> dict[str, Any]:
+    """With its assets."""
+    return {
+        "id": source.id,
+        "structure_family": source.structure_family,
+        "structure": structure_to_wire(source.structure),
+        "mimetype": source.mimetype,
+        "parameters": source.parameters,
+        "properties": source.properties,
+        "assets": [asset_to_wire(a) for a in source.assets],
+        "management": source.management,
+    }
+
+
+def asset_to_wire(asset: Asset) -> dict[str, Any]:
+    """All keys."""
+    return {
+        "data_uri": asset.data_uri,
+        "is_directory": asset.is_directory,
+        "parameter": asset.parameter,
+        "num": asset.num,
+        "size": asset.size,
+        "id": asset.id,
+    }
+
+
+def _convert(value: Any, kind: type[Any]) -> Any:
+    if not isinstance(value, dict):
+        raise Malformed(f"'structure' must be an object, not {type(value).__name__}.")
+    try:
+        # The tag is ours; a client has no say in it.
+        return msgspec.convert({k: v for k, v in value.items() if k != "family"} | {"family": kind.__struct_config__.tag}, kind)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"'structure' is not that of such a node: {error}") from None
+
+
+def _check_table(table: TableStructure) -> None:
+    names = set(schema_of(table).names)
+    if table.npartitions < 1:
+        raise Malformed("'npartitions' must be at least 1.")
+    for column in table.columns:
+        if column.startswith("_"):
+            raise Malformed(f"The column {column!r} begins with '_', which is kept for internal use.")
+        if column not in names:
+            raise Malformed(f"The column {column!r} is not in 'arrow_schema', which has {sorted(names)}.")
