@@ -142,7 +142,7 @@ class LocalLog(MemoryLog):
         last = retained.fit(after, limit, max_bytes)
         if after + 1 >= retained.resident:
             return retained.slice(after + 1, last)
-        last = min(last, retained.resident - 1)
+        # All of the page, for what is in memory is in the file too.
         records = await asyncio.get_running_loop().run_in_executor(self._thread, self._file.read, node, after + 1, last)
         if len(records) < last - after:
             self._after(node, after, epoch)  # they left, or the node went, while the file was read
