@@ -85,6 +85,11 @@ class Hub:
             await _cancelled(shared.task)
         self._shared.clear()
 
+    @property
+    def is_draining(self) -> bool:
+        """True once `drain` was called: nobody is taken on any more."""
+        return self._draining
+
     def subscribers(self) -> int:
         """How many subscriptions are open."""
         return sum(shared.readers for shared in self._shared.values())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from ..broadcast.hub import Hub
-from ..ingest.writer import Writer
+from ..domain.errors import Malformed
+from ..ingest.writer import Ack, Writer
 from ..log.port import LogEngine
 from ..query.browse import Browse
 from ..query.read import DataReader
+from .params import header
 
-__all__ = ["EdgeSettings", "Services"]
+__all__ = ["Edge", "EdgeSettings", "Services", "ack_of", "edge_of"]
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,4 +40,35 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     hub: Hub
     log: LogEngine
     ready: Callable[[], Awaitable[None]]
-    stats: Callable[[], dict[str, float]]
+    stats: Callable[[], Awaitable[dict[str, float]]]
+
+
+class Edge:
+    """Services and settings together, as routes receive them."""
+
+    __slots__ = ("browse", "hub", "log", "reader", "services", "settings", "writer")
+
+    def __init__(self, services: Services, settings: EdgeSettings) -> None:
+        self.services = services
+        self.settings = settings
+        self.writer = services.writer
+        self.browse = services.browse
+        self.reader = services.reader
+        self.hub = services.hub
+        self.log = services.log
+
+
+def ack_of(scope: Any) -> Ack:
+    """Which acknowledgement the client waits for: `log`, or `persisted` if the header `X-Tiled-Ack` says so."""
+    wanted = header(scope, b"x-tiled-ack")
+    if wanted in (None, "log"):
+        return "log"
+    if wanted == "persisted":
+        return "persisted"
+    raise Malformed("The header 'X-Tiled-Ack' is 'log' or 'persisted'.")
+
+
+def edge_of(request: Any) -> Edge:
+    """The edge that a request came in by."""
+    edge: Edge = request.app.state["edge"]
+    return edge

@@ -1,0 +1,75 @@
+"""What this server is, and its small pages: about, health, landing page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from html import escape
+from typing import Any
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+
+from .._version import __version__
+from ..domain.search import FILTERS
+from ..wire.negotiate import ALIASES, FORMATS
+from .answers import answer
+from .params import API, base_url
+from .services import edge_of
+
+__all__ = ["API_ROUTES", "ROOT_ROUTES"]
+
+Connection = Request[Any, Any, Any]
+
+#: The version of the protocol that is spoken; clients compare it.
+PROTOCOL_VERSION = "0.2.20"
+
+
+@get("/", opt={"scopes": ()})
+async def get_about(request: Connection) -> ASGIResponse:
+    """Formats, queries, how to authenticate. Needs no credentials."""
+    edge = edge_of(request)
+    url = base_url(request.scope, edge.settings.root_path)
+    content = {
+        "api_version": 0,
+        "library_version": PROTOCOL_VERSION,
+        "formats": FORMATS,
+        "aliases": ALIASES,
+        "queries": FILTERS,
+        "authentication": {"required": not edge.settings.public, "providers": [], "links": None},
+        "links": {"self": url, "documentation": url.removesuffix(API) + "/docs"},
+        "meta": {"root_path": edge.settings.root_path + "/api", "server": "tiled_stream", "server_version": __version__},
+    }
+    expires = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+    return await answer(request.scope, content, headers={"Expires": expires})
+
+
+@get("/healthz", opt={"scopes": ()})
+async def get_healthz(request: Connection) -> ASGIResponse:
+    """The loop is alive; says nothing of dependencies."""
+    return ASGIResponse(body=b'{"status":"ready"}', media_type="application/json")
+
+
+@get("/readyz", opt={"scopes": ()})
+async def get_readyz(request: Connection) -> ASGIResponse:
+    """Should this server get traffic? 503 with the reason if not."""
+    await edge_of(request).services.ready()
+    return ASGIResponse(body=b'{"status":"ready"}', media_type="application/json")
+
+
+@get("/", opt={"scopes": ()})
+async def get_landing(request: Connection) -> ASGIResponse:
+    """A page for whoever opens the server in a browser."""
+    url = base_url(request.scope, edge_of(request).settings.root_path)
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>tiled_stream</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:40rem;padding:0 1rem}}
+pre{{padding:1rem;background:#8882}}</style>
+<h1>tiled_stream {escape(__version__)}</h1><p>Connect from Python:</p>
+<pre>from tiled.client import from_uri
+client = from_uri("{escape(url)}", api_key="…")</pre>
+<p><a href="{escape(url.removesuffix(API))}/docs">API documentation</a></p></html>"""
+    return ASGIResponse(body=page.encode(), media_type="text/html; charset=utf-8")
+
+
+API_ROUTES = [get_about]
+ROOT_ROUTES = [get_healthz, get_readyz, get_landing]

@@ -1,0 +1,136 @@
+"""Who asks, and what they may do. One API key for a single user; with `public`, anybody may read.
+
+Every route declares its scopes; `guard` checks them. Keys are compared in constant time and never appear in an error.
+"""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from ..domain.errors import Forbidden, Unauthenticated, Unsatisfiable
+from .params import Query, header
+
+__all__ = ["ANONYMOUS", "CSRF_COOKIE", "KEY_COOKIE", "OWNER", "READ", "Access", "Principal", "guard"]
+
+READ = ("read:metadata", "read:data")
+KEY_COOKIE = "tiled_api_key"
+CSRF_COOKIE = "tiled_csrf"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. `name` is for logs."""
+
+    name: str
+    scopes: frozenset[str]
+
+
+OWNER = Principal(
+    "singleuser",
+    frozenset(
+        (
+            *READ,
+            "write:metadata",
+            "write:data",
+            "delete:revision",
+            "delete:node",
+            "create:node",
+            "register",
+            "metrics",
+            "read:webhooks",
+            "write:webhooks",
+        )
+    ),
+)
+ANONYMOUS = Principal("anon", frozenset(READ))
+NOBODY = Principal("anon", frozenset())
+
+
+class Access:
+    """Decides by one key. `public`: those without credentials may read."""
+
+    def __init__(self, api_key: str, *, public: bool) -> None:
+        self._key = api_key.encode()
+        self.public = public
+
+    def of_request(self, scope: Any, query: Query) -> Principal:
+        """By query, header or cookie, in this order. `Unauthenticated` for a wrong key, even if the server is public."""
+        key = query.get("api_key")
+        if key is not None:
+            return self.of_key(key)
+        authorization = header(scope, b"authorization")
+        if authorization is not None:
+            return self.of_header(authorization)
+        cookies = _cookies(scope)
+        if KEY_COOKIE in cookies:
+            principal = self.of_key(cookies[KEY_COOKIE])
+            _check_csrf(scope, cookies)
+            return principal
+        return ANONYMOUS if self.public else NOBODY
+
+    def of_header(self, authorization: str) -> Principal:
+        """`Apikey K`, the scheme in any case."""
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() == "apikey" and value.strip():
+            return self.of_key(value.strip())
+        if scheme.lower() == "bearer":
+            raise Unauthenticated("Could not validate credentials: this server takes an API key, 'Authorization: Apikey …'.")
+        raise Unsatisfiable("The Authorization header must be of the form 'Apikey SECRET'.")
+
+    def of_key(self, key: str) -> Principal:
+        """The owner, or `Unauthenticated`."""
+        if hmac.compare_digest(key.encode(), self._key):
+            return OWNER
+        raise Unauthenticated("Invalid API key")
+
+    def without_credentials(self) -> Principal | None:
+        """Who somebody without credentials is; None: nobody."""
+        return ANONYMOUS if self.public else None
+
+
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Check the scopes that the route declares (`opt={"scopes": …}`)."""
+    needed = handler.opt["scopes"]
+    if not needed:
+        return
+    scope = connection.scope
+    principal = connection.app.state.access.of_request(scope, Query(scope))
+    scope["state"]["principal"] = principal
+    check_scopes(principal, needed)
+
+
+def check_scopes(principal: Principal, needed: tuple[str, ...]) -> None:
+    """`Unauthenticated` unless the principal holds all of them."""
+    if not principal.scopes.issuperset(needed):
+        held = ", ".join(sorted(principal.scopes)) or "none"
+        raise Unauthenticated(
+            f"Not enough permissions. Requires scopes: {', '.join(needed)}. Request had scopes: {held}. "
+            "Send the API key as 'Authorization: Apikey …'.",
+            scopes=needed,
+        )
+
+
+def _cookies(scope: Any) -> dict[str, str]:
+    text = header(scope, b"cookie")
+    if not text:
+        return {}
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(text)
+    except CookieError:
+        return {}
+    return {name: morsel.value for name, morsel in jar.items()}
+
+
+def _check_csrf(scope: Any, cookies: dict[str, str]) -> None:
+    """A page of another origin can make a browser send cookies, but not read them."""
+    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return
+    token = header(scope, b"x-csrf") or ""
+    if not token or not hmac.compare_digest(token.encode(), cookies.get(CSRF_COOKIE, "").encode()):
+        raise Forbidden(f"A request with a cookie needs the header 'x-csrf' with the value of the cookie {CSRF_COOKIE!r}.")

@@ -1,0 +1,90 @@
+"""From what went wrong to what a client is told: ONE table, status and close code. Nothing else decides either.
+
+The body of every error is ``{"detail": …}`` with the Content-Type exactly ``application/json``. An error nobody foresaw is logged
+with the request's id and answered without its details.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from ..domain import errors
+
+__all__ = ["FAULTS", "close_code_of", "error_response", "handlers", "status_of"]
+
+logger = logging.getLogger(__name__)
+
+#: Class → (HTTP status, WebSocket close code). The first class of an error's ancestry that stands here counts.
+FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
+    errors.Malformed: (422, 4400),
+    errors.Unsatisfiable: (400, 4400),
+    errors.Gone: (404, 4404),
+    errors.NotFound: (404, 4404),
+    errors.Conflict: (409, 4409),
+    errors.NotSupported: (405, 4405),
+    errors.UnsupportedType: (415, 4415),
+    errors.NotAcceptable: (406, 4406),
+    errors.TooLarge: (400, 4400),
+    errors.Unauthenticated: (401, 4003),
+    errors.Forbidden: (403, 4003),
+    errors.Refused: (400, 4400),
+    errors.LeaseLost: (503, 1013),
+    errors.Unavailable: (503, 1013),
+    errors.Truncated: (503, 1013),
+    errors.EpochChanged: (503, 1013),
+    errors.LogError: (503, 1013),
+    errors.TiledStreamError: (500, 1011),
+}
+
+
+def status_of(error: errors.TiledStreamError) -> int:
+    """HTTP status of an error."""
+    return _row(error)[0]
+
+
+def close_code_of(error: errors.TiledStreamError) -> int:
+    """Close code of an error that ends a stream."""
+    return _row(error)[1]
+
+
+def error_headers(error: errors.TiledStreamError) -> dict[str, str]:
+    """What a client needs beside the sentence."""
+    if isinstance(error, errors.Unauthenticated):
+        scopes = f' scope="{" ".join(error.scopes)}"' if error.scopes else ""
+        return {"WWW-Authenticate": f"Bearer{scopes}"}
+    if isinstance(error, errors.Unavailable):
+        return {"Retry-After": str(max(1, round(error.retry_after)))}
+    return {}
+
+
+def error_response(status: int, detail: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """The answer to a request that failed."""
+    return Response(orjson.dumps({"detail": detail}), status_code=status, media_type="application/json", headers=headers or {})
+
+
+def handlers() -> dict[type[Exception], Any]:
+    """Exception handlers of the application."""
+    return {errors.TiledStreamError: _foreseen, HTTPException: _framework, Exception: _unforeseen}
+
+
+def _row(error: errors.TiledStreamError) -> tuple[int, int]:
+    return next(FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS)
+
+
+def _foreseen(request: Request[Any, Any, Any], error: errors.TiledStreamError) -> Response[bytes]:
+    return error_response(status_of(error), str(error), error_headers(error))
+
+
+def _framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    return error_response(error.status_code, error.detail, error.headers)
+
+
+def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    request_id = request.scope["state"].get("request_id", "?")
+    logger.error("Request %s failed: %s %s", request_id, request.method, request.scope["path"], exc_info=error)
+    return error_response(500, f"Internal server error; the log tells more under request {request_id}.")

@@ -1,0 +1,111 @@
+"""Figures for Prometheus: the HTTP names that existing dashboards know, and our own of the stream.
+
+Figures of other rooms are asked for when they are scraped; nothing is counted twice. Labels are route templates, never names of
+nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ..domain.errors import NotFound
+from .services import Edge, edge_of
+
+__all__ = ["FIGURES", "ROUTES", "Metrics"]
+
+#: Name → (counter or gauge, what it says). `Services.stats` gives these.
+FIGURES: dict[str, tuple[str, str]] = {
+    "tiled_stream_subscribers": ("gauge", "Open subscriptions of this process."),
+    "tiled_stream_tails": ("gauge", "Nodes that somebody subscribes to in this process."),
+    "tiled_stream_records_read_total": ("counter", "Records that tails have read for subscribers."),
+    "tiled_stream_backlog_nodes": ("gauge", "Nodes with records that are not persisted yet."),
+    "tiled_stream_backlog_records": ("gauge", "Records that are not persisted yet."),
+    "tiled_stream_backlog_age_seconds": ("gauge", "Age of the oldest record that is not persisted yet."),
+    "tiled_stream_persisted_records_total": ("counter", "Records persisted by this process."),
+    "tiled_stream_persist_rounds_total": ("counter", "Rounds of the persister."),
+    "tiled_stream_persist_seconds_total": ("counter", "Time spent persisting, in seconds."),
+    "tiled_stream_persist_failures_total": ("counter", "Rounds that failed; what they held stays owed."),
+    "tiled_stream_quarantined_records_total": ("counter", "Records that could not be applied and were put aside."),
+}
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BYTES = tuple(float(10**n) for n in range(2, 10))
+
+
+class Metrics:
+    """One registry a server, so that several in one process do not mix."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Histogram(
+            "tiled_request_duration_seconds",
+            "Time from request to response, in seconds.",
+            ["method", "code", "endpoint"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._sizes = Histogram(
+            "tiled_response_content_length_bytes",
+            "Size of response bodies, in bytes.",
+            ["method", "code", "endpoint"],
+            buckets=_BYTES,
+            registry=self.registry,
+        )
+        lag = Histogram(
+            "tiled_stream_delivery_lag_seconds",
+            "Time from a write to its being ready for delivery in this process, in seconds.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        edge.hub.observe(lag.observe)
+        # Label look-ups cost more than observing: the few combinations are remembered.
+        self._known: dict[tuple[str, int, str], tuple[Any, Any]] = {}
+
+    def request(self, method: str, code: int, endpoint: str, seconds: float, size: int) -> None:
+        """Count one response."""
+        place = (method, code, endpoint)
+        known = self._known.get(place)
+        if known is None:
+            labels = (method, str(code), endpoint)
+            known = self._known[place] = (self._requests.labels(*labels), self._sizes.labels(*labels))
+        known[0].observe(seconds)
+        known[1].observe(size)
+
+
+class _Asked:
+    """A collector of figures that were just asked for."""
+
+    def __init__(self, figures: dict[str, float]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (kind, text) in FIGURES.items():
+            if name in self._figures:
+                family: Metric
+                if kind == "gauge":
+                    family = GaugeMetricFamily(name, text, value=self._figures[name])
+                else:
+                    family = CounterMetricFamily(name, text, value=self._figures[name])
+                yield family
+
+
+@get("/metrics", opt={"scopes": ("metrics",)})
+async def get_metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """All figures, in the text format of Prometheus."""
+    edge = edge_of(request)
+    metrics: Metrics | None = request.app.state["metrics"]
+    if metrics is None:
+        raise NotFound("Metrics are switched off.")
+    asked = CollectorRegistry()
+    asked.register(_Asked(await edge.services.stats()))
+    body = generate_latest(metrics.registry) + generate_latest(asked)
+    return ASGIResponse(body=body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+ROUTES = [get_metrics]

@@ -1,0 +1,132 @@
+"""Tables: read whole or by partition, some columns or all; replace, append."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from litestar import Request, get, patch, post, put
+from litestar.response.base import ASGIResponse
+
+from ..domain.commands import AppendRows, WriteTable
+from ..domain.errors import Malformed, TooLarge, Unsatisfiable, UnsupportedType
+from ..wire.negotiate import choose
+from ..wire.tables import ARROW_FILE, encode_table
+from .answers import BIG, data_answer, data_tag, not_modified, null
+from .params import Query, header, segments
+from .services import Edge, ack_of, edge_of
+
+__all__ = ["ROUTES"]
+
+Connection = Request[Any, Any, Any]
+
+
+@get("/table/full/{path:path}", opt={"scopes": ("read:data",)})
+async def get_full(request: Connection, path: str) -> ASGIResponse:
+    """All rows, all partitions one after the other."""
+    query = Query(request.scope)
+    return await _answer(edge_of(request), request, query, path, _columns(query), None)
+
+
+@post("/table/full/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
+async def post_full(request: Connection, path: str) -> ASGIResponse:
+    """As GET, with the columns in the body for those who want many."""
+    return await _answer(edge_of(request), request, Query(request.scope), path, await _columns_of_body(request), None)
+
+
+@get("/table/partition/{path:path}", opt={"scopes": ("read:data",)})
+async def get_partition(request: Connection, path: str) -> ASGIResponse:
+    """The rows of one partition."""
+    query = Query(request.scope)
+    return await _answer(edge_of(request), request, query, path, _columns(query), _partition(query))
+
+
+@post("/table/partition/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
+async def post_partition(request: Connection, path: str) -> ASGIResponse:
+    """As GET, with the columns in the body."""
+    query = Query(request.scope)
+    columns = await _columns_of_body(request)
+    return await _answer(edge_of(request), request, query, path, columns, _partition(query))
+
+
+@put("/table/full/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
+async def put_full(request: Connection, path: str) -> ASGIResponse:
+    """Replace all rows."""
+    _check_body_type(request)
+    command = WriteTable(None, await request.body())
+    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    return null()
+
+
+@put("/table/partition/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
+async def put_partition(request: Connection, path: str) -> ASGIResponse:
+    """Replace the rows of one partition."""
+    _check_body_type(request)
+    command = WriteTable(_partition(Query(request.scope)), await request.body())
+    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    return null()
+
+
+@patch("/table/partition/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
+async def patch_partition(request: Connection, path: str) -> ASGIResponse:
+    """Append rows to a partition."""
+    _check_body_type(request)
+    command = AppendRows(_partition(Query(request.scope)), await request.body())
+    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    return null()
+
+
+async def _answer(
+    edge: Edge, request: Connection, query: Query, path: str, columns: list[str] | None, partition: int | None
+) -> ASGIResponse:
+    media_type = choose("table", query.get("format"), header(request.scope, b"accept"))
+    at = await edge.browse.resolve(segments(path))
+    tag = data_tag((edge.log.epoch, at.node.id, at.head, at.column, columns, partition, media_type))
+    same = not_modified(request.scope, tag)
+    if same is not None:
+        return same
+    table = await edge.reader.table(at, columns=columns, partition=partition)
+    if table.nbytes > edge.settings.response_bytesize_limit:
+        raise TooLarge(
+            f"The answer would exceed {edge.settings.response_bytesize_limit} bytes; ask for fewer columns or by partition."
+        )
+    big = table.nbytes > BIG or (media_type != ARROW_FILE and table.num_rows > 1000)
+    body = await asyncio.to_thread(encode_table, table, media_type) if big else encode_table(table, media_type)
+    return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
+
+
+def _partition(query: Query) -> int:
+    partition = query.integer("partition", None, high=(1 << 31) - 1)
+    if partition is None:
+        raise Malformed("Say which partition: ?partition=i.")
+    return partition
+
+
+def _columns(query: Query) -> list[str] | None:
+    columns, fields = query.all("column"), query.all("field")
+    if columns and fields:
+        raise Unsatisfiable("Give 'column' or its old name 'field', not both.")
+    return columns or fields or None
+
+
+async def _columns_of_body(request: Connection) -> list[str] | None:
+    body = await request.body()
+    try:
+        columns = orjson.loads(body) if body else None
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"The body is not JSON: {error}") from None
+    if columns is None:
+        return None
+    if not isinstance(columns, list) or not columns or not all(isinstance(c, str) for c in columns):
+        raise Malformed("The body must be a JSON list of at least one column name, or null.")
+    return columns
+
+
+def _check_body_type(request: Connection) -> None:
+    declared = (header(request.scope, b"content-type") or ARROW_FILE).split(";")[0].strip().lower()
+    if declared != ARROW_FILE:
+        raise UnsupportedType(f"The body of a table is {ARROW_FILE}, not {declared}.")
+
+
+ROUTES = [get_full, post_full, get_partition, post_partition, put_full, put_partition, patch_partition]
