@@ -1,10 +1,9 @@
-"""One array on disk in the Zarr v3 format: how it is laid out, and how whole chunks are written.
+"""Chunks of one array as files: how regions are written and selections read. Blocking; runs in the store's threads.
 
-Zarr writes the metadata and reads the data (`zarr_arrays.py`); chunks are written here, each once a batch, encoded and put in
-place by a rename, so that a reader never sees half of one and a batch applied again ends the same (I5).
-
-Element types that Zarr has no settled word for (texts, records, times) are stored as what they are in memory: integers for times,
-bytes along one more axis for the others. The declared type is kept in the attributes.
+What must stay true: a chunk that readers can see is replaced by a rename, so that nobody sees half of one, and a batch applied
+again ends the same (I5). Two shortcuts carry the common loads: a region that is a whole chunk is written as the bytes that it
+is, and cells beyond the former shape, which nobody reads yet, are written in place; so that appending a row to a chunk of
+thousands does not rewrite them. Because of the second, `zarr.json` tells of growth only after the cells are there.
 """
 
 from __future__ import annotations
@@ -17,174 +16,265 @@ from typing import Any
 
 import msgspec
 import numpy
-import orjson
 import zstandard
 
-from ..domain.dtypes import to_numpy
-from ..domain.structures import ArrayStructure, DataType
+from ..domain.errors import Unavailable
+from ..domain.slices import Along, Selection
+from ..domain.structures import ArrayStructure
+from .zarr_metadata import Grid, cell_dtype, chunk_shape, decode_metadata, encode_metadata
 
-__all__ = ["ChunkFiles", "Region", "as_declared", "stored_dtype"]
+__all__ = ["ChunkWriter", "Region", "read_cells", "read_grid"]
 
 Array = numpy.ndarray[Any, Any]
+Index = tuple[int, ...]
+Slices = tuple[slice, ...]
 
-#: CPU per write comes before the last percent of size.
-LEVEL = 1
+METADATA = "zarr.json"
+#: Bytes of decoded chunks that a batch may hold before they are written: many small patches can touch many large chunks.
+_HELD = 64 << 20
 
 
 class Region(msgspec.Struct, frozen=True):
-    """Cells to be written: where they begin, and what they are, in the declared dtype."""
+    """Cells to be written: where they begin, and what they are, in `cell_dtype` of the array."""
 
-    offset: tuple[int, ...]
+    offset: Index
     data: Array
 
 
-def stored_dtype(data_type: DataType) -> tuple[numpy.dtype[Any], int]:
-    """The dtype on disk, and the length of the extra axis (0: none)."""
-    declared = to_numpy(data_type)
-    if declared.kind in "biufc":
-        return declared.newbyteorder("<"), 0
-    if declared.kind in "mM":
-        return numpy.dtype("<i8"), 0
-    return numpy.dtype("u1"), declared.itemsize
+class _Part(msgspec.Struct, frozen=True):
+    """What a region and one chunk have in common."""
+
+    index: Index
+    inside: Slices
+    outside: Slices
+    #: The part is all cells of the chunk that lie within the array: nothing else in it is worth keeping.
+    covers: bool
 
 
-def as_stored(data: Array, data_type: DataType) -> Array:
-    """Declared cells as they are on disk."""
-    dtype, extra = stored_dtype(data_type)
-    if extra:
-        return numpy.ascontiguousarray(data).view(numpy.dtype((numpy.void, extra))).reshape(data.shape)[..., None].view("u1")
-    if data.dtype.kind in "mM":
-        return data.astype(data.dtype.newbyteorder("<"), copy=False).view("<i8")
-    return data.astype(dtype, copy=False)
+def read_grid(directory: Path) -> Grid | None:
+    """The grid of a stored array; None if nothing was written yet."""
+    try:
+        return decode_metadata((directory / METADATA).read_bytes())[0]
+    except FileNotFoundError:
+        return None
 
 
-def as_declared(stored: Array, data_type: DataType, shape: tuple[int, ...]) -> Array:
-    """The way back; C-contiguous, exactly the declared dtype."""
-    declared = to_numpy(data_type)
-    _, extra = stored_dtype(data_type)
-    if extra or declared.kind in "mM":
-        little = declared if extra else declared.newbyteorder("<")
-        found = numpy.ascontiguousarray(stored).view(little).reshape(shape)
-        return found.astype(declared, copy=False) if not extra else found
-    return numpy.ascontiguousarray(stored.astype(declared, copy=False)).reshape(shape)
+class ChunkWriter:
+    """The only writer of the array in `directory`; made by the first write."""
 
-
-class ChunkFiles:
-    """The directory of one array. Knows its grid; made by `create`, found again by `open`."""
-
-    def __init__(self, directory: Path, metadata: dict[str, Any], data_type: DataType) -> None:
-        self._directory = directory
-        self._metadata = metadata
-        self._data_type = data_type
-        self._dtype, self._extra = stored_dtype(data_type)
-        self.chunk: tuple[int, ...] = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-        self.shape: tuple[int, ...] = tuple(metadata["shape"])
-        if self._extra:
-            self.chunk, self.shape = self.chunk[:-1], self.shape[:-1]
-
-    @classmethod
-    def open(cls, directory: Path, structure: ArrayStructure) -> ChunkFiles | None:
-        """None if nothing was written there yet."""
+    def __init__(self, directory: Path, structure: ArrayStructure, *, level: int) -> None:
+        self._place = str(directory)
+        self._cell = cell_dtype(structure.data_type)
         try:
-            metadata = orjson.loads((directory / "zarr.json").read_bytes())
+            self._grid, self._shape, self._level = decode_metadata((directory / METADATA).read_bytes())
         except FileNotFoundError:
-            return None
-        return cls(directory, metadata, structure.data_type)
+            self._grid = Grid(chunk_shape(structure), level > 0, self._cell.kind == "V")
+            self._shape, self._level = structure.shape, level
+            directory.mkdir(parents=True, exist_ok=True)
+            self._put(METADATA, encode_metadata(structure, self._grid, self._shape, level))
+        self._pending: dict[Index, Array] = {}
+        self._held = 0
+        self._appended: dict[Index, list[tuple[int, Array]]] = {}
 
-    @classmethod
-    def create(cls, directory: Path, structure: ArrayStructure) -> ChunkFiles:
-        """Make the array with Zarr; the chunk of an axis is the first one declared."""
-        import zarr
-        from zarr.codecs import BytesCodec, ZstdCodec
+    def write(self, regions: Sequence[Region], structure: ArrayStructure) -> None:
+        """Write the regions in order, then grow to the shape of `structure`; never shrinks.
 
-        dtype, extra = stored_dtype(structure.data_type)
-        tail = (extra,) if extra else ()
-        chunk = tuple(max(1, next((p for p in parts if p), 1)) for parts in structure.chunks)
-        dims = structure.dims if structure.dims is None or not extra else (*structure.dims, "bytes")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        zarr.create_array(
-            store=str(directory),
-            shape=(*structure.shape, *tail),
-            chunks=(*chunk, *tail) or (),
-            dtype=dtype,
-            fill_value=0 if dtype.kind != "b" else False,
-            serializer=BytesCodec(),
-            compressors=ZstdCodec(level=LEVEL),
-            dimension_names=dims,
-            attributes={"tiled_data_type": msgspec.to_builtins(structure.data_type)},
-            zarr_format=3,
-            overwrite=True,
-        )
-        made = cls.open(directory, structure)
-        assert made is not None
-        return made
-
-    def write(self, regions: Sequence[Region], shape: tuple[int, ...]) -> None:
-        """Grow to `shape` and write the regions in order; each chunk they touch is read at most and written exactly once."""
-        if shape != self.shape:
-            self._grow(shape)
-        touched: dict[tuple[int, ...], Array] = {}
-        for region in regions:
-            data = as_stored(region.data, self._data_type)
-            for index, inside, outside, is_whole in self._parts(region.offset, region.data.shape):
-                chunk = touched.get(index)
-                if chunk is None:
-                    chunk = touched[index] = self._empty() if is_whole else self._load(index)
-                chunk[inside] = data[outside]
-        compress = zstandard.ZstdCompressor(level=LEVEL).compress
-        for index, chunk in touched.items():
-            self._put(self._file(index), compress(chunk.data if chunk.ndim else chunk.tobytes()))
-
-    def _parts(
-        self, offset: Sequence[int], shape: Sequence[int]
-    ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...], bool]]:
-        """Chunks that a region touches: index, place in the chunk, place in the region, and whether it covers all valid cells."""
-        axes: list[list[tuple[int, slice, slice, bool]]] = []
-        for begin, extent, step, length in zip(offset, shape, self.chunk, self.shape, strict=True):
-            axis = []
-            for index in range(begin // step, -(-(begin + extent) // step) if extent else begin // step):
-                low, high = index * step, min((index + 1) * step, length)
-                first, last = max(low, begin), min(high, begin + extent)
-                covers = first == low and last == high
-                axis.append((index, slice(first - low, last - low), slice(first - begin, last - begin), covers))
-            axes.append(axis)
-        for parts in itertools.product(*axes):
-            yield (
-                tuple(p[0] for p in parts),
-                tuple(p[1] for p in parts),
-                tuple(p[2] for p in parts),
-                all(p[3] for p in parts),
-            )
-
-    def _empty(self) -> Array:
-        return numpy.zeros((*self.chunk, *((self._extra,) if self._extra else ())), self._dtype)
-
-    def _load(self, index: tuple[int, ...]) -> Array:
+        Each chunk is loaded and written once, as long as they fit in `_HELD` bytes.
+        """
+        grown = tuple(max(new, old) for new, old in zip(structure.shape, self._shape, strict=True))
         try:
-            encoded = self._file(index).read_bytes()
-        except FileNotFoundError:
-            return self._empty()
-        chunk = self._empty()
-        raw = zstandard.ZstdDecompressor().decompress(encoded, max_output_size=chunk.nbytes)
-        return numpy.frombuffer(raw, self._dtype).reshape(chunk.shape).copy()
+            for region in regions:
+                for part in _parts(region, self._grid.chunk, grown):
+                    self._write(part, region)
+            self._flush()
+        finally:
+            self._pending.clear()
+            self._appended.clear()
+            self._held = 0
+        if grown != self._shape:
+            self._put(METADATA, encode_metadata(structure, self._grid, grown, self._level))
+            self._shape = grown
 
-    def _file(self, index: tuple[int, ...]) -> Path:
-        key = (*index, 0) if self._extra else index
-        return self._directory.joinpath("c", *map(str, key))
+    def _write(self, part: _Part, region: Region) -> None:
+        data = region.data[(..., *part.outside)]  # the ellipsis: a view also of a scalar, whose byte order is kept
+        chunk = self._pending.get(part.index)
+        if part.covers and data.shape == self._grid.chunk:
+            self._hold(part.index, data)
+            return
+        if chunk is None:
+            if not part.covers and self._append(part, region, data):
+                return
+            chunk = numpy.zeros(self._grid.chunk, self._cell) if part.covers else self._load(part.index)
+            self._hold(part.index, chunk)
+        elif not chunk.flags.writeable:
+            chunk = self._pending[part.index] = chunk.copy()
+        chunk[part.inside] = data
+        if self._held > _HELD:
+            self._flush()
 
-    def _grow(self, shape: tuple[int, ...]) -> None:
-        self._metadata["shape"] = [*shape, *((self._extra,) if self._extra else ())]
-        self._put(self._directory / "zarr.json", orjson.dumps(self._metadata, option=orjson.OPT_INDENT_2))
-        self.shape = shape
+    def _hold(self, index: Index, chunk: Array) -> None:
+        self._appended.pop(index, None)
+        if index not in self._pending:
+            self._held += chunk.nbytes
+        self._pending[index] = chunk
 
-    def _put(self, path: Path, content: bytes) -> None:
+    def _append(self, part: _Part, region: Region, data: Array) -> bool:
+        """Put aside what can be written in place: bytes in a row, beyond the former shape, in a chunk that is already there."""
+        begins = tuple(o + s.start for o, s in zip(region.offset, part.outside, strict=True))
+        if self._grid.is_compressed or not any(b >= n for b, n in zip(begins, self._shape, strict=True)):
+            return False
+        if not _is_run(part.inside, self._grid.chunk):
+            return False
+        known = self._appended.get(part.index)
+        if known is None:
+            if not os.path.exists(self._file(part.index)):
+                return False
+            known = self._appended[part.index] = []
+        known.append((_place_of(part.inside, self._grid.chunk) * self._cell.itemsize, data))
+        return True
+
+    def _load(self, index: Index) -> Array:
+        """The chunk as it would be found now, to be changed."""
+        self._flush_appended(index)
+        return _chunk(self._file(index), self._grid, self._cell)
+
+    def _flush(self) -> None:
+        # Made here and not kept: a compressor holds a megabyte, and there are thousands of arrays.
+        compressor = zstandard.ZstdCompressor(level=self._level) if self._grid.is_compressed else None
+        for index, chunk in self._pending.items():
+            content = _bytes_of(chunk)
+            self._put(self._grid.file(index), content if compressor is None else compressor.compress(content))
+        self._pending.clear()
+        self._held = 0
+        for index in list(self._appended):
+            self._flush_appended(index)
+
+    def _flush_appended(self, index: Index) -> None:
+        runs = self._appended.pop(index, None)
+        if runs is None:
+            return
+        with open(self._file(index), "r+b", buffering=0) as file:
+            for place, data in runs:
+                file.seek(place)
+                _write_all(file, _bytes_of(data))
+
+    def _file(self, index: Index) -> str:
+        return f"{self._place}/{self._grid.file(index)}"
+
+    def _put(self, name: str, content: bytes | memoryview) -> None:
         """All or nothing: a reader sees the old file or the new one."""
-        partial = f"{path}.partial"
-        try:
-            with open(partial, "wb", buffering=0) as file:
-                file.write(content)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb", buffering=0) as file:
-                file.write(content)
-        os.replace(partial, path)
+        partial = f"{self._place}/.{name}.partial"
+        with open(partial, "wb", buffering=0) as file:
+            _write_all(file, content)
+        os.replace(partial, f"{self._place}/{name}")
+
+
+def read_cells(directory: Path, grid: Grid, cell: numpy.dtype[Any], selection: Selection) -> Array:
+    """The selection, in `cell`, C-contiguous, of `selection.shape`. Only chunks that it touches are read, and rows of them."""
+    full = numpy.zeros(tuple(a.count for a in selection.axes), cell)
+    # The ellipsis makes a view of a scalar too.
+    forwards = full[(..., *(slice(None, None, -1 if a.step < 0 else 1) for a in selection.axes))]
+    axes = [list(_pieces(along, size)) for along, size in zip(selection.axes, grid.chunk, strict=True)]
+    for pieces in itertools.product(*axes):
+        inside = tuple(p[1] for p in pieces)
+        found = _rows(f"{directory}/{grid.file(tuple(p[0] for p in pieces))}", grid, cell, inside)
+        if found is not None:
+            forwards[tuple(p[2] for p in pieces)] = found
+    return full.reshape(selection.shape)
+
+
+def _parts(region: Region, chunk: Index, shape: Index) -> Iterator[_Part]:
+    axes: list[list[tuple[int, slice, slice, bool]]] = []
+    for begin, extent, size, length in zip(region.offset, region.data.shape, chunk, shape, strict=True):
+        axis = []
+        for place in range(begin // size, -(-(begin + extent) // size) if extent else begin // size):
+            low = place * size
+            first, last = max(low, begin), min(low + size, begin + extent)
+            covers = first == low and last >= min(low + size, length)
+            axis.append((place, slice(first - low, last - low), slice(first - begin, last - begin), covers))
+        axes.append(axis)
+    for parts in itertools.product(*axes):
+        index, inside, outside = tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts)
+        yield _Part(index, inside, outside, all(p[3] for p in parts))
+
+
+def _pieces(along: Along, size: int) -> Iterator[tuple[int, slice, slice]]:
+    """Chunks along one axis, upwards: index, what is taken of the chunk, where it goes."""
+    step = abs(along.step)
+    low = along.start if along.step > 0 else along.start + along.step * (along.count - 1)
+    done = 0
+    while done < along.count:
+        index, first = divmod(low + done * step, size)
+        count = min(along.count - done, (size - 1 - first) // step + 1)
+        yield index, slice(first, first + (count - 1) * step + 1, step), slice(done, done + count)
+        done += count
+
+
+def _is_run(inside: Slices, chunk: Index) -> bool:
+    """Do these cells of a chunk lie in one row of bytes?"""
+    is_partial = False
+    for part, size in zip(reversed(inside), reversed(chunk), strict=True):
+        if is_partial and part.stop - part.start != 1:
+            return False
+        is_partial = is_partial or part.stop - part.start != size
+    return True
+
+
+def _place_of(inside: Slices, chunk: Index) -> int:
+    """How many cells of the chunk come before the first of these."""
+    place = 0
+    for part, size in zip(inside, chunk, strict=True):
+        place = place * size + part.start
+    return place
+
+
+def _chunk(path: str, grid: Grid, cell: numpy.dtype[Any]) -> Array:
+    """All of a chunk, zeros if it is not there; writable."""
+    chunk = numpy.zeros(grid.chunk, cell)
+    found = _rows(path, grid, cell, tuple(slice(0, size, 1) for size in grid.chunk))
+    if found is not None:
+        chunk[...] = found
+    return chunk
+
+
+def _rows(path: str, grid: Grid, cell: numpy.dtype[Any], inside: Slices) -> Array | None:
+    """The cells `inside` a chunk; None if it is not there.
+
+    Of a chunk that is not compressed only the rows (along the first axis) from the first to the last one are read.
+    """
+    row = cell.itemsize
+    for size in grid.chunk[1:]:
+        row *= size
+    whole = grid.chunk[0] if grid.chunk else 1
+    first, last = (inside[0].start, inside[0].stop) if inside and not grid.is_compressed else (0, whole)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if grid.is_compressed:
+                content = zstandard.ZstdDecompressor().decompress(file.read(), max_output_size=row * whole)
+            else:
+                file.seek(first * row)
+                content = file.read((last - first) * row)
+    except FileNotFoundError:
+        return None
+    except zstandard.ZstdError as error:
+        raise Unavailable(f"The chunk {path} is damaged: {error}") from error
+    if len(content) != (last - first) * row:
+        raise Unavailable(f"The chunk {path} is damaged: {len(content)} bytes where {(last - first) * row} should be.")
+    if not inside:
+        return numpy.frombuffer(content, cell).reshape(())
+    cells = numpy.frombuffer(content, cell).reshape(last - first, *grid.chunk[1:])
+    begin, stop, step = inside[0].start - first, inside[0].stop - first, inside[0].step
+    return cells[(slice(begin, stop, step), *inside[1:])]
+
+
+def _bytes_of(cells: Array) -> memoryview:
+    """In C order; no copy if that is how they lie."""
+    return numpy.ascontiguousarray(cells).reshape(-1).view("u1").data
+
+
+def _write_all(file: Any, content: bytes | memoryview) -> None:
+    """Unbuffered files may take less than they are given (2 GiB at most on Linux)."""
+    view = memoryview(content)
+    written = file.write(view)
+    while written < len(view):
+        written += file.write(view[written:])

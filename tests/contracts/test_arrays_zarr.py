@@ -1,0 +1,39 @@
+"""The array store on Zarr directories keeps the contract, compressed or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tiled_stream.storage.zarr_arrays import ZarrArrays
+from tiled_stream.testing.array_contract import ArrayStoreContract, Reopen
+
+
+class TestZarrArrays(ArrayStoreContract):
+    level = 0
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[ZarrArrays]:
+        store = ZarrArrays(tmp_path, level=self.level)
+        await store.open()
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    async def reopen(self, store: ZarrArrays, tmp_path: Path) -> AsyncIterator[Reopen]:
+        stores = [store]
+
+        async def again() -> ZarrArrays:
+            await stores[-1].close()
+            stores.append(ZarrArrays(tmp_path, level=self.level))
+            await stores[-1].open()
+            return stores[-1]
+
+        yield again
+        await stores[-1].close()
+
+
+class TestZarrArraysCompressed(TestZarrArrays):
+    level = 1
