@@ -83,6 +83,8 @@ class LocalLog(MemoryLog):
         try:
             opened = await asyncio.get_running_loop().run_in_executor(self._thread, self._file.open)
         except BaseException:
+            self._is_closed = True
+            self._thread.submit(self._file.close)  # if this was cancelled, the file is being opened still
             self._thread.shutdown(wait=False)
             raise
         self._epoch = opened.epoch
