@@ -67,7 +67,7 @@ def error_response(status: int, detail: Any, headers: dict[str, str] | None = No
     return Response(orjson.dumps({"detail": detail}), status_code=status, media_type="application/json", headers=headers or {})
 
 
-def handlers() -> dict[type[Exception], Any]:
+def handlers() -> dict[int | type[Exception], Any]:
     """Exception handlers of the application."""
     return {errors.TiledStreamError: _foreseen, HTTPException: _framework, Exception: _unforeseen}
 

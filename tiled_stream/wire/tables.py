@@ -76,6 +76,8 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
     declared = schema_of(structure)
     table = read_table(body)
     if table.schema.names != declared.names:
+        table = _without_index(table, declared.names)
+    if table.schema.names != declared.names:
         raise Malformed(f"The table has the columns {table.schema.names}; declared are {declared.names}, in this order.")
     if table.schema.equals(declared):
         return Rows(bytes(body), table.num_rows)
@@ -85,6 +87,12 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
     except (pyarrow.ArrowException, ValueError) as error:
         raise Malformed(f"A column cannot be cast to its declared type: {error}") from None
     return Rows(_arrow_file(cast), cast.num_rows)
+
+
+def _without_index(table: pyarrow.Table, declared: list[str]) -> pyarrow.Table:
+    """Pandas adds the index of a frame as a column; where the structure does not declare one, it carries nothing."""
+    extra = [n for n in table.schema.names if n.startswith("__index_level_") and n not in declared]
+    return table.drop_columns(extra) if extra else table
 
 
 def read_table(body: bytes) -> pyarrow.Table:

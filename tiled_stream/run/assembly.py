@@ -1,0 +1,169 @@
+"""One server put together: engines, verbs, edge; opened in order, closed in reverse.
+
+What must stay true: when the context ends, no task, thread, file lock or lease is left (I9), and nothing acknowledged is lost:
+what could not be persisted in time stays in the log (I6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..broadcast.hub import Hub
+from ..domain.errors import Unavailable
+from ..domain.nodes import Spec
+from ..http.app import create_app
+from ..http.services import EdgeSettings, Services
+from ..http.shell import Shell
+from ..ingest.deletion import Deletion
+from ..ingest.writer import Writer
+from ..log.port import Retention
+from ..nodes.barrier import Barrier
+from ..nodes.repository import Repository
+from ..persist.apply import Apply
+from ..persist.persister import Persister
+from ..persist.quarantine import Quarantine
+from ..query.browse import Browse
+from ..query.read import DataReader
+from .engines import Engines, Places, engines_of, places_of
+from .settings import Settings
+
+__all__ = ["Assembly", "assembled"]
+
+logger = logging.getLogger(__name__)
+
+#: How long draining waits for subscribers to take their leave, in seconds.
+_FAREWELL = 2.0
+
+
+class Assembly:
+    """A running server without its sockets."""
+
+    def __init__(self, settings: Settings, places: Places, engines: Engines) -> None:
+        log, catalog, arrays, tables = engines.log, engines.catalog, engines.arrays, engines.tables
+        barrier = Barrier(log, timeout=settings.barrier_timeout_seconds)
+        repository = Repository(log, catalog)
+        self._settings = settings
+        self._log = log
+        self._persisting: asyncio.Task[None] | None = None
+        self.places = places
+        self.hub = Hub(log, now=time.time)
+        self.quarantine = Quarantine(places.quarantine)
+        self.persister = Persister(
+            log,
+            Apply(log, catalog, arrays=arrays, tables=tables, quarantine=self.quarantine),
+            worker=uuid4().hex,
+            retention=Retention(
+                node_bytes=settings.cache_node_bytes,
+                total_bytes=settings.cache_total_bytes,
+                seconds=settings.cache_data_ttl,
+            ),
+            now=time.time,
+            linger=settings.persist_linger_seconds,
+        )
+        deletion = Deletion(repository, catalog, barrier=barrier)
+        self.services = Services(
+            writer=Writer(log, repository, barrier=barrier, deletion=deletion, arrays=arrays, tables=tables, now=time.time),
+            browse=Browse(repository, catalog, backlog=log, barrier=barrier),
+            reader=DataReader(barrier=barrier, arrays=arrays, tables=tables),
+            hub=self.hub,
+            log=log,
+            ready=self.check_ready,
+            stats=self.stats,
+        )
+        self.app: Shell = create_app(self.services, _edge_settings(settings))
+
+    async def start(self) -> None:
+        """Begin to persist."""
+        self._persisting = asyncio.create_task(self.persister.run(), name="persister")
+        self._persisting.add_done_callback(_heard)
+
+    async def drain(self) -> None:
+        """Tell every subscriber that this server stops, and let them go."""
+        await self.hub.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                while self.hub.subscribers():  # noqa: ASYNC110 - they leave on their own, soon
+                    await asyncio.sleep(0.01)
+
+    async def finish(self) -> None:
+        """End the persister after its round, then persist what is owed."""
+        self.persister.stop()
+        if self._persisting is not None:
+            await asyncio.wait({self._persisting})
+        if not await self.persister.finish(seconds=self._settings.drain_timeout_seconds):
+            logger.warning("Stopped before everything was persisted; the rest stays in the log.")
+
+    async def check_ready(self) -> None:
+        """`Unavailable` with the reason while this server should get no traffic."""
+        if self.hub.is_draining:
+            raise Unavailable("This server is stopping.")
+        if self._persisting is None or self._persisting.done():
+            raise Unavailable("The persister does not run.")
+        oldest = (await self._log.lag()).oldest
+        if oldest is not None and time.time() - oldest > self._settings.ready_backlog_seconds:
+            raise Unavailable("Storage is behind: writes go into the log but are not persisted.")
+
+    async def stats(self) -> dict[str, float]:
+        """Figures for metrics."""
+        hub, lag, done = self.hub.stats(), await self._log.lag(), self.persister.stats
+        return {
+            "tiled_stream_subscribers": hub.subscribers,
+            "tiled_stream_tails": hub.tails,
+            "tiled_stream_records_read_total": hub.records,
+            "tiled_stream_backlog_nodes": lag.nodes,
+            "tiled_stream_backlog_records": lag.records,
+            "tiled_stream_backlog_age_seconds": 0.0 if lag.oldest is None else max(0.0, time.time() - lag.oldest),
+            "tiled_stream_persisted_records_total": done.records,
+            "tiled_stream_persist_rounds_total": done.rounds,
+            "tiled_stream_persist_seconds_total": done.seconds,
+            "tiled_stream_persist_failures_total": done.failures,
+            "tiled_stream_quarantined_records_total": self.quarantine.count,
+        }
+
+
+@contextlib.asynccontextmanager
+async def assembled(
+    settings: Settings, *, root_metadata: dict[str, Any] | None = None, root_specs: Sequence[Spec] | None = None
+) -> AsyncIterator[Assembly]:
+    """A server that persists; on leaving it is drained, finished and closed."""
+    async with contextlib.AsyncExitStack() as stack:
+        temporary = None
+        if settings.temp:
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiled-stream-")))
+        places = places_of(settings, temporary)
+        engines = engines_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
+        for engine in (engines.catalog, engines.log, engines.tables, engines.arrays):
+            if engine is not None:
+                stack.push_async_callback(engine.close)
+                await engine.open()
+        assembly = Assembly(settings, places, engines)
+        await assembly.start()
+        stack.push_async_callback(assembly.finish)
+        stack.push_async_callback(assembly.drain)
+        yield assembly
+
+
+def _edge_settings(settings: Settings) -> EdgeSettings:
+    return EdgeSettings(
+        api_key=settings.api_key,
+        public=settings.public,
+        root_path=settings.root_path,
+        allow_origins=settings.allow_origins,
+        response_bytesize_limit=settings.response_bytesize_limit,
+        request_bytesize_limit=settings.request_bytesize_limit,
+        send_timeout=settings.send_timeout_seconds,
+        metrics=settings.metrics,
+    )
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.critical("The persister died; writes are kept in the log", exc_info=task.exception())

@@ -1,0 +1,80 @@
+"""What hypercorn 0.18 does not offer, in one place, and only for that version.
+
+- No permessage-deflate: it blocks the loop for milliseconds a frame and costs 100 kB a socket.
+- Ready frames: a batch of WebSocket frames, encoded once for all subscribers, is written in one go (`http.stream.FRAMES`).
+- A bounded close: a client that reads nothing cannot keep its socket open.
+
+With another version nothing is changed and everything still works, a little slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from importlib.metadata import version
+from typing import Any
+
+from ..http.stream import FRAMES
+
+__all__ = ["PATCHED_VERSION", "install", "with_frames"]
+
+PATCHED_VERSION = "0.18"
+
+#: How long a closing socket may take to hand over its last bytes, in seconds.
+CLOSE_SECONDS = 2.0
+
+
+def install() -> bool:
+    """Change hypercorn, once; False if this is not the version that was looked at."""
+    if not version("hypercorn").startswith(PATCHED_VERSION + "."):
+        return False
+    from hypercorn.asyncio import tcp_server
+    from hypercorn.protocol import ws_stream
+
+    if getattr(ws_stream, "_tiled_stream", False):
+        return True
+    setattr(ws_stream, "_tiled_stream", True)  # noqa: B010
+    setattr(ws_stream, "server_extensions_handshake", lambda requested, supported: None)  # noqa: B010
+    _take_frames(ws_stream)
+    _bound_close(tcp_server)
+    return True
+
+
+def with_frames(app: Any) -> Any:
+    """The application, told that this server takes ready frames."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            scope["extensions"] = {**scope.get("extensions", {}), FRAMES: {}}
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _take_frames(ws_stream: Any) -> None:
+    original = ws_stream.WSStream.app_send
+    connected = ws_stream.ASGIWebsocketState.CONNECTED
+    data = ws_stream.Data
+
+    async def app_send(self: Any, message: Any) -> None:
+        if message is not None and "frames" in message:
+            if not self.closed and self.state == connected:
+                await self.send(data(stream_id=self.stream_id, data=message["frames"]))
+            return
+        await original(self, message)
+
+    ws_stream.WSStream.app_send = app_send
+
+
+def _bound_close(tcp_server: Any) -> None:
+    original = tcp_server.TCPServer._close
+
+    async def close(self: Any) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await original(self)
+        except TimeoutError:
+            with contextlib.suppress(OSError, RuntimeError):
+                self.writer.transport.abort()
+
+    tcp_server.TCPServer._close = close

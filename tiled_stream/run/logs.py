@@ -1,0 +1,35 @@
+"""Logs: for people on the console, or a line of JSON each for machines.
+
+Never a secret: query strings and headers are not logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+__all__ = ["configure"]
+
+
+def configure(*, level: str, log_format: str, access_log: bool, timestamps: bool = True) -> None:
+    """Set up logging for this process; called once, by what starts it."""
+    import structlog
+
+    stamp: list[Any] = [structlog.processors.TimeStamper(fmt="iso", utc=True)] if timestamps else []
+    shared: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, *stamp]
+    final: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # its debug lines are one a statement
+    logging.getLogger("tiled_stream.access").setLevel(logging.INFO if access_log else logging.WARNING)

@@ -1,0 +1,112 @@
+"""One process that serves: hypercorn on uvloop, with a drain before it stops.
+
+SIGTERM or SIGINT: every stream is closed with 1012, so that clients come back to another server or to the next life of this one;
+then the persister finishes; then the process ends with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from . import hypercorn_patches
+from .assembly import Assembly, assembled
+from .settings import Settings, SettingsError
+
+__all__ = ["hypercorn_config", "listening_socket", "run", "serve"]
+
+SECONDS = 1
+KiB = 1024
+MiB = 1024 * KiB
+
+#: A client that takes no bytes for so long is gone for the kernel, in seconds.
+_USER_TIMEOUT = 30
+
+
+def run(settings: Settings, *, announce: Callable[[Assembly, int], None] | None = None) -> None:
+    """Serve until a signal; returns after the last byte is where it belongs."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(_until_signal(settings, announce))
+
+
+async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: Callable[[Assembly], None]) -> None:
+    """Serve on `sock` until `stop` is set."""
+    hypercorn_patches.install()
+    async with assembled(settings) as assembly:
+
+        async def drained() -> None:
+            await stop.wait()
+            await assembly.drain()
+
+        ready(assembly)
+        await hypercorn_serve(
+            hypercorn_patches.with_frames(assembly.app), hypercorn_config(sock), shutdown_trigger=drained, mode="asgi"
+        )
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket. What must be inherited by every connection is set here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _USER_TIMEOUT)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from error
+    return sock
+
+
+def hypercorn_config(sock: socket.socket | None = None) -> Config:
+    """Settings of the server that this application was measured with; the reason stands beside each."""
+    config = Config()
+    if sock is not None:
+        config.bind = [f"fd://{sock.fileno()}"]
+    config.worker_class = "uvloop"  # with the plain loop an open socket can keep hypercorn from stopping
+    config.workers = 0  # one process; run several behind a balancer
+    config.graceful_timeout = 3 * SECONDS  # after our own drain
+    config.shutdown_timeout = 30 * SECONDS
+    config.websocket_ping_interval = 20 * SECONDS  # keeps proxies open
+    config.read_timeout = 60 * SECONDS  # the only detector of dead peers; pings are answered
+    config.keep_alive_timeout = 75 * SECONDS  # longer than a balancer's idle pool
+    config.keep_alive_max_requests = 1_000_000  # producers write for hours over one connection
+    config.backlog = 2048  # reconnects come in storms
+    config.h11_max_incomplete_size = 128 * KiB  # filters put JSON into the query string
+    config.websocket_max_message_size = 1 * MiB  # clients say little
+    config.include_server_header = False
+    config.accesslog = None  # the shell logs requests, without secrets
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], None] | None) -> None:
+    sock = listening_socket(settings.host, settings.port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def ready(assembly: Assembly) -> None:
+        if announce is not None:
+            announce(assembly, sock.getsockname()[1])
+
+    with sock:
+        await serve(settings, sock, stop, ready)
+
+
+def _new_loop() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,165 @@
+"""Everything that can be set, in one frozen value. Only this file reads the environment.
+
+Names of fields carry their units. `from_env` reads ``TILED_STREAM_<FIELD>``; a few names of the reference server are understood
+too. A wrong value is refused with the name of the setting and the cure.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+__all__ = ["ENVIRONMENT", "Settings", "SettingsError", "from_env"]
+
+ENVIRONMENT = "TILED_STREAM_"
+
+#: Names of the reference server that mean the same here.
+_ALIASES = {
+    "TILED_SINGLE_USER_API_KEY": "api_key",
+    "TILED_CATALOG_URI": "catalog",
+    "TILED_ALLOW_ANONYMOUS_ACCESS": "public",
+    "TILED_RESPONSE_BYTESIZE_LIMIT": "response_bytesize_limit",
+}
+#: In the environment, entries of a list stand behind each other with this between them.
+_BETWEEN = ","
+
+
+class SettingsError(Exception):
+    """A setting that cannot be; the sentence names it and says how to mend it. `code`: exit status of the command line."""
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one server.
+
+    catalog: file path or ``sqlite:///`` URI of the catalog; None only with `temp`
+    temp: keep everything in a temporary directory that goes with the server, and the log in memory
+    init: make the catalog if it is missing
+    write: writable storage, in order: a directory for arrays, ``duckdb:///`` or ``sqlite:///`` for tables
+    read: readable storage: directories whose files may be registered
+    api_key: the single user's key, letters and digits; empty: a random one
+    public: anybody may read
+    host: address to listen on
+    port: port to listen on; 0: any free one
+    cache: where the log lives: "auto" (memory with `temp`, else a file beside the catalog), "memory" or "local"
+    cache_data_ttl: seconds that persisted records stay in the log for late subscribers
+    cache_node_bytes: bytes of persisted records that stay in the log, of one node
+    cache_total_bytes: bytes of persisted records that stay in the log, of all nodes
+    log_sync: "normal": acknowledged writes survive a killed process; "full": a power cut too, at the price of an fsync
+    persist_linger_seconds: how long changes may gather before they are persisted, unless a reader waits
+    barrier_timeout_seconds: how long a reader waits for storage to catch up before it is told to come again
+    drain_timeout_seconds: how long stopping may take to persist what is owed; what is left stays in the log
+    ready_backlog_seconds: `/readyz` says no while the oldest unpersisted record is older than this
+    response_bytesize_limit: bytes of data that one answer may hold
+    request_bytesize_limit: bytes that one upload may hold
+    send_timeout_seconds: a subscriber that reads nothing for so long is let go
+    root_path: prefix under which a proxy serves this server, such as "/tiled"
+    allow_origins: origins of web pages that may use this server (CORS)
+    metrics: offer /api/v1/metrics
+    access_log: a line for each request
+    log_level: "debug", "info", "warning" or "error"
+    log_format: "console" for people, "json" for machines
+    scalable: refuse what only one process can use
+    """
+
+    catalog: str | None = None
+    temp: bool = False
+    init: bool = False
+    write: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    api_key: str = ""
+    public: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    cache: str = "auto"
+    cache_data_ttl: float = 3600.0
+    cache_node_bytes: int = 64 << 20
+    cache_total_bytes: int = 512 << 20
+    log_sync: Literal["normal", "full"] = "normal"
+    persist_linger_seconds: float = 0.1
+    barrier_timeout_seconds: float = 10.0
+    drain_timeout_seconds: float = 20.0
+    ready_backlog_seconds: float = 60.0
+    response_bytesize_limit: int = 300_000_000
+    request_bytesize_limit: int = 1 << 30
+    send_timeout_seconds: float = 30.0
+    root_path: str = ""
+    allow_origins: tuple[str, ...] = ()
+    metrics: bool = True
+    access_log: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    scalable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.temp == (self.catalog is not None):
+            raise SettingsError("Give a catalog (a file such as ./catalog.db), or --temp for one that is forgotten, not both.")
+        if self.api_key and not self.api_key.isalnum():
+            raise SettingsError("The API key must consist of letters and digits only; clients understand no other.", code=3)
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise SettingsError("'root_path' begins with a slash and does not end with one, as in /tiled.")
+        self._check_cache()
+        if self.scalable:
+            self._check_scalable()
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        shown = {f: getattr(self, f) for f in self.__struct_fields__} | {"api_key": "***"}
+        return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+    def with_key(self) -> Settings:
+        """The same with a random key if none was given."""
+        return self if self.api_key else msgspec.structs.replace(self, api_key=secrets.token_hex(32))
+
+    def _check_cache(self) -> None:
+        if self.cache.startswith(("redis:", "rediss:")):
+            raise SettingsError(
+                "A log in Redis (--cache redis://…) is not available in this version. Leave --cache out: the log is then kept "
+                "in a file beside the catalog, or in memory with --temp."
+            )
+        if self.cache not in ("auto", "memory", "local"):
+            raise SettingsError(f"--cache is 'auto', 'memory' or 'local', not {self.cache!r}.")
+        if self.cache == "local" and self.temp:
+            raise SettingsError("--cache local keeps the log beside a catalog; with --temp there is none to keep.")
+
+    def _check_scalable(self) -> None:
+        if not self.api_key:
+            raise SettingsError("--scalable: several processes must share one API key; give it with --api-key.")
+        raise SettingsError(
+            "--scalable: a SQLite catalog, DuckDB tables and a log of one process cannot be shared by several. The engines that "
+            "can (PostgreSQL and Redis) are not available in this version; run one process without --scalable."
+        )
+
+
+def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
+    """Settings from the environment; those `given` come first."""
+    values: dict[str, Any] = {}
+    hints = get_type_hints(Settings)
+    names = {f"{ENVIRONMENT}{field.upper()}": field for field in Settings.__struct_fields__}
+    for name, field in [*_ALIASES.items(), *names.items()]:
+        if name in environ:
+            values[field] = _value(name, environ[name], hints[field])
+    known = set(names)
+    for name in environ:
+        if name.startswith(ENVIRONMENT) and name not in known:
+            raise SettingsError(f"There is no setting {name}; known are {', '.join(sorted(known))}.")
+    return Settings(**(values | given))
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    given: Any = text
+    if get_origin(kind) is tuple:
+        given = tuple(part.strip() for part in text.split(_BETWEEN) if part.strip())
+    elif kind is bool:
+        given = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.strip().lower(), text)
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        choices = f" (one of {', '.join(map(str, get_args(kind)))})" if get_origin(kind) is Literal else ""
+        raise SettingsError(f"{name}={text!r} cannot be{choices}: {error}") from None
