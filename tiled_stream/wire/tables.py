@@ -74,12 +74,11 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
     import pyarrow
 
     declared = schema_of(structure)
-    table = read_table(body)
-    if table.schema.names != declared.names:
-        table = _without_index(table, declared.names)
+    uploaded = read_table(body)
+    table = _without_index(uploaded, declared.names)
     if table.schema.names != declared.names:
         raise Malformed(f"The table has the columns {table.schema.names}; declared are {declared.names}, in this order.")
-    if table.schema.equals(declared):
+    if table is uploaded and table.schema.equals(declared):
         return Rows(bytes(body), table.num_rows)
     try:
         columns = [c if c.type == f.type else c.cast(f.type) for c, f in zip(table.columns, declared, strict=True)]
