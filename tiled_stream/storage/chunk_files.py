@@ -96,27 +96,41 @@ class ChunkWriter:
             self._shape = grown
 
     def _write(self, part: _Part, region: Region) -> None:
-        data = region.data[(..., *part.outside)]  # the ellipsis: a view also of a scalar, whose byte order is kept
-        chunk = self._pending.get(part.index)
+        data = _view(region.data, part.outside)
+        index = part.index
         if part.covers and data.shape == self._grid.chunk:
-            self._hold(part.index, data)
+            self._appended.pop(index, None)
+            self._pending[index] = data
             return
+        chunk = self._pending.get(index)
         if chunk is None:
             if not part.covers and self._append(part, region, data):
                 return
-            chunk = numpy.zeros(self._grid.chunk, self._cell) if part.covers else self._load(part.index)
-            self._hold(part.index, chunk)
+            chunk = self._chunk(index, is_needed=not part.covers)
+            self._hold(index, chunk)
         elif not chunk.flags.writeable:
-            chunk = self._pending[part.index] = chunk.copy()
+            chunk = chunk.copy()
+            self._hold(index, chunk)
         chunk[part.inside] = data
         if self._held > _HELD:
             self._flush()
 
     def _hold(self, index: Index, chunk: Array) -> None:
-        self._appended.pop(index, None)
-        if index not in self._pending:
-            self._held += chunk.nbytes
+        """Keep a chunk of our own until the end of the batch. (Those that are bodies as they came cost nothing.)"""
         self._pending[index] = chunk
+        self._held += chunk.nbytes
+
+    def _chunk(self, index: Index, *, is_needed: bool) -> Array:
+        """The chunk as it stands now, to be changed; zeros if what it holds is going to be replaced anyway."""
+        chunk = numpy.zeros(self._grid.chunk, self._cell)
+        if not is_needed:
+            self._appended.pop(index, None)
+            return chunk
+        self._flush_appended(index)
+        found = _rows(self._file(index), self._grid, self._cell, tuple(slice(0, size, 1) for size in self._grid.chunk))
+        if found is not None:
+            chunk[...] = found
+        return chunk
 
     def _append(self, part: _Part, region: Region, data: Array) -> bool:
         """Put aside what can be written in place: bytes in a row, beyond the former shape, in a chunk that is already there."""
@@ -132,11 +146,6 @@ class ChunkWriter:
             known = self._appended[part.index] = []
         known.append((_place_of(part.inside, self._grid.chunk) * self._cell.itemsize, data))
         return True
-
-    def _load(self, index: Index) -> Array:
-        """The chunk as it would be found now, to be changed."""
-        self._flush_appended(index)
-        return _chunk(self._file(index), self._grid, self._cell)
 
     def _flush(self) -> None:
         # Made here and not kept: a compressor holds a megabyte, and there are thousands of arrays.
@@ -172,8 +181,7 @@ class ChunkWriter:
 def read_cells(directory: Path, grid: Grid, cell: numpy.dtype[Any], selection: Selection) -> Array:
     """The selection, in `cell`, C-contiguous, of `selection.shape`. Only chunks that it touches are read, and rows of them."""
     full = numpy.zeros(tuple(a.count for a in selection.axes), cell)
-    # The ellipsis makes a view of a scalar too.
-    forwards = full[(..., *(slice(None, None, -1 if a.step < 0 else 1) for a in selection.axes))]
+    forwards = _view(full, tuple(slice(None, None, -1 if a.step < 0 else 1) for a in selection.axes))
     axes = [list(_pieces(along, size)) for along, size in zip(selection.axes, grid.chunk, strict=True)]
     for pieces in itertools.product(*axes):
         inside = tuple(p[1] for p in pieces)
@@ -228,15 +236,6 @@ def _place_of(inside: Slices, chunk: Index) -> int:
     return place
 
 
-def _chunk(path: str, grid: Grid, cell: numpy.dtype[Any]) -> Array:
-    """All of a chunk, zeros if it is not there; writable."""
-    chunk = numpy.zeros(grid.chunk, cell)
-    found = _rows(path, grid, cell, tuple(slice(0, size, 1) for size in grid.chunk))
-    if found is not None:
-        chunk[...] = found
-    return chunk
-
-
 def _rows(path: str, grid: Grid, cell: numpy.dtype[Any], inside: Slices) -> Array | None:
     """The cells `inside` a chunk; None if it is not there.
 
@@ -265,6 +264,13 @@ def _rows(path: str, grid: Grid, cell: numpy.dtype[Any], inside: Slices) -> Arra
     cells = numpy.frombuffer(content, cell).reshape(last - first, *grid.chunk[1:])
     begin, stop, step = inside[0].start - first, inside[0].stop - first, inside[0].step
     return cells[(slice(begin, stop, step), *inside[1:])]
+
+
+def _view(cells: Array, taken: Slices) -> Array:
+    """Without the ellipsis a scalar would come out as a number, in the byte order of this machine."""
+    index: Any = (..., *taken)
+    view: Array = cells[index]
+    return view
 
 
 def _bytes_of(cells: Array) -> memoryview:

@@ -67,7 +67,8 @@ class EngineThread:
                 raise Unavailable(f"{self._name} is closed.")
             self._queue.put(job)
             if len(self._threads) < self._count:
-                thread = Thread(target=self._work, name=f"{self._name} {len(self._threads)}")
+                # A daemon: an engine that was never closed must not keep the process from ending, and engines survive a kill.
+                thread = Thread(target=self._work, name=f"{self._name} {len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
