@@ -50,13 +50,13 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=called)
-def test_programs_run(page: Path, server: str, tmp_path: Path) -> None:
+def test_programs_run(page: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source = program(page)
     for peer in ("tiled", "bluesky"):
         if re.search(rf"^\s*(from|import) {peer}\b", source, re.MULTILINE) and importlib.util.find_spec(peer) is None:
             pytest.skip(f"{peer} is not installed; `make setup` installs it")
     script = tmp_path / "test_page.py"
-    script.write_text(source.replace(ADDRESS, server))
+    script.write_text(source.replace(ADDRESS, request.getfixturevalue("server") if ADDRESS in source else ""))
     # A page that holds tests is run as a file of tests.
     as_tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-c", os.devnull]
     how = as_tests if re.search(r"^(class Test|def test_|async def test_)", source, re.MULTILINE) else []
