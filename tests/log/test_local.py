@@ -94,6 +94,7 @@ async def test_what_comes_while_a_batch_is_under_way_is_the_next_one(log: LocalL
     assert held.batches == [1, 49]
     assert [position.sequence for position in told] == list(range(1, 51))
     assert [r.payload for r in await log.read(node, 0)] == [b"%d" % n for n in range(50)]
+    assert not log._commits._reserved  # nothing is remembered of nodes that have nothing on the way
 
 
 async def test_nothing_is_seen_before_it_is_in_the_file(log: LocalLog, held: Held) -> None:
@@ -155,6 +156,37 @@ async def test_a_failed_batch_takes_what_stands_behind_it_along(log: LocalLog, h
     await log.close()
     assert sequences(path, node) == [1]
     assert sequences(path, other) == [1]
+
+
+async def test_what_rode_along_with_a_failed_batch_is_written_later(log: LocalLog, held: Held, path: Path) -> None:
+    settled, dropped, other = new_id(), new_id(), new_id()
+    held.free.set()
+    await fill(log, settled, 1, 2)
+    await fill(log, dropped, 1)
+    held.failures = [sqlite3.OperationalError("disk I/O error")]
+    await settle_at(log, settled, 2)
+    assert await log.trim(Retention(seconds=0.0), now=1.0) == 2
+    await log.drop(dropped)
+    with pytest.raises(Unavailable):
+        await log.append(other, draft(1))
+    assert held.failures == []
+    await log.close()
+    assert sequences(path, settled) == sequences(path, dropped) == []
+    again = LocalLog(path)
+    await again.open()
+    assert await again.dirty() == []
+    assert (await again.head(settled)).sequence == 2
+    with pytest.raises(Gone):
+        await again.head(dropped)
+    await again.close()
+
+
+async def test_what_lies_before_a_gap_leaves_the_file_too(log: LocalLog, path: Path) -> None:
+    node = new_id()
+    await fill(log, node, 1, 2)
+    await log.append(node, draft(), floor=10)
+    await log.close()
+    assert sequences(path, node) == [11]
 
 
 async def test_a_full_disk_refuses_and_loses_nothing(log: LocalLog, path: Path) -> None:
@@ -260,6 +292,20 @@ async def test_memory_is_bounded_and_the_file_has_the_rest(path: Path) -> None:
     await log.trim(Retention(node_bytes=0), now=0.0)
     await log.drop(*nodes[:3])
     assert (log._resident_bytes, log._bytes, len(log._resident)) == (0, 0, 0)
+    await log.close()
+
+
+async def test_those_who_replay_do_not_hold_up_those_who_write(path: Path) -> None:
+    log = LocalLog(path, node_bytes=0)
+    await log.open()
+    node = new_id()
+    await log.append(node, *(draft(n) for n in range(600)))
+    reading = [asyncio.create_task(log.read(node, 0)) for _ in range(50)]
+    await asyncio.sleep(0)
+    await log.append(node, draft())
+    assert sum(task.done() for task in reading) < 5
+    for records in await asyncio.gather(*reading):
+        assert [r.sequence for r in records] == list(range(1, 601))
     await log.close()
 
 

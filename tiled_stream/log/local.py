@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: Fences grow from one life of the file to the next, so that a lease of an earlier life never fits.
 _FENCES_A_LIFE = 1 << 32
+#: So many records are read from the file in one go, before a commit gets its turn (from a cold disk cache: some milliseconds).
+_READ_RECORDS = 128
 
 
 class LocalLog(MemoryLog):
@@ -72,6 +74,8 @@ class LocalLog(MemoryLog):
             pending_bytes=pending_bytes,
             lazy_seconds=lazy_seconds,
         )
+        # One reading at a time waits for the thread, so that a commit stands behind one at most, however many replay.
+        self._reading = asyncio.Lock()
         # Nodes that have records in memory, the least recently written first, and what all of them take, in bytes.
         self._resident: OrderedDict[NodeId, NodeLog] = OrderedDict()
         self._resident_bytes = 0
@@ -91,14 +95,15 @@ class LocalLog(MemoryLog):
         self._fences = count(opened.life * _FENCES_A_LIFE)
         self._nodes.update(opened.nodes)
         self._gone |= opened.gone
-        unsettled = [
-            (log.retained.time(log.settled + 1), node)
-            for node, log in self._nodes.items()
-            if log.retained is not None and log.settled < log.head
-        ]
+        unsettled: list[tuple[float, NodeId]] = []
+        for node, log in self._nodes.items():
+            if log.retained is not None:
+                self._holding[node] = log
+                self._bytes += log.retained.bytes
+                if log.settled < log.head:
+                    unsettled.append((log.retained.time(log.settled + 1), node))
         for _, node in sorted(unsettled):
             self._dirty[node] = self._nodes[node]
-        self._bytes = sum(log.retained.bytes for log in self._nodes.values() if log.retained is not None)
 
     async def close(self) -> None:
         """Write what waits, wake all waiters, let go of thread and file. Idempotent."""
@@ -144,8 +149,7 @@ class LocalLog(MemoryLog):
         last = retained.fit(after, limit, max_bytes)
         if after + 1 >= retained.resident:
             return retained.slice(after + 1, last)
-        # All of the page, for what is in memory is in the file too.
-        records = await asyncio.get_running_loop().run_in_executor(self._thread, self._file.read, node, after + 1, last)
+        records = await self._from_file(node, after + 1, last)  # all of it: what is in memory is in the file too
         if len(records) < last - after:
             self._after(node, after, epoch)  # they left, or the node went, while the file was read
             raise Unavailable(f"The log file {self._path} lacks records of node {node} after {after}; it is damaged.")
@@ -163,6 +167,20 @@ class LocalLog(MemoryLog):
         is_clean = await super().settle(lease, watermark)
         self._commits.touch(lease.node)
         return is_clean
+
+    async def _from_file(self, node: NodeId, first: int, last: int) -> list[Record]:
+        """The records `first` … `last`; fewer if some of them left while this was on its way."""
+        loop = asyncio.get_running_loop()
+        records: list[Record] = []
+        while first <= last:
+            upto = min(last, first + _READ_RECORDS - 1)
+            async with self._reading:
+                found = await loop.run_in_executor(self._thread, self._file.read, node, first, upto)
+            records += found
+            if len(found) <= upto - first:
+                break
+            first = upto + 1
+        return records
 
     # ------------------------------------------------------- what may not be awaited
 

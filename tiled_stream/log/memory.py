@@ -15,7 +15,7 @@ import asyncio
 import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from uuid import uuid4
 
@@ -50,7 +50,8 @@ class MemoryLog:
         # Rung when there may be more to claim, and when it should not wait for company.
         self._bell = asyncio.Event()
         self._hurry = asyncio.Event()
-        # Bytes retained in all nodes.
+        # Nodes that have records, and the bytes of all of these: most nodes of a long life have none, and need no looking at.
+        self._holding: dict[NodeId, NodeLog] = {}
         self._bytes = 0
         self._is_closed = False
 
@@ -117,7 +118,8 @@ class MemoryLog:
         for node in nodes:
             self._gone.add(node)
             self._dirty.pop(node, None)
-            log = self._nodes.pop(node, None)
+            self._nodes.pop(node, None)
+            log = self._holding.pop(node, None)
             if log is not None and log.retained is not None:
                 self._bytes -= log.retained.bytes
             self._wake(node)
@@ -209,9 +211,9 @@ class MemoryLog:
     async def trim(self, policy: Retention, *, now: float, nodes: Sequence[NodeId] | None = None) -> int:
         self._check_open()
         left = 0
-        chosen = list(self._nodes) if nodes is None else nodes
+        chosen = set(self._holding if nodes is None else nodes)
         for node in chosen:
-            log = self._nodes.get(node)
+            log = self._holding.get(node)
             while log is not None and (old := log.leavable) is not None:
                 if old.bytes <= policy.node_bytes and old.time(old.first) >= now - policy.seconds:
                     break
@@ -233,6 +235,7 @@ class MemoryLog:
             log.skip(records[0].sequence - 1)
             self._tell(node, log.settled)
         log.push(records)
+        self._holding[node] = log
         self._bytes += (log.retained.bytes if log.retained is not None else 0) - before
         if node not in self._dirty:
             self._dirty[node] = log
@@ -249,15 +252,16 @@ class MemoryLog:
         self._bytes -= before - retained.bytes
         if retained.first > log.head:
             log.retained = None
+            del self._holding[node]
 
-    def _trim_total(self, total: int, nodes: Sequence[NodeId]) -> int:
+    def _trim_total(self, total: int, nodes: Iterable[NodeId]) -> int:
         """Of all settled records of `nodes` the oldest leave first, until everything takes no more than `total` bytes."""
-        queue = [(old.time(old.first), node) for node in nodes if (log := self._nodes.get(node)) and (old := log.leavable)]
+        queue = [(old.time(old.first), node) for node in nodes if (log := self._holding.get(node)) and (old := log.leavable)]
         heapq.heapify(queue)
         left = 0
         while queue and self._bytes > total:
             node = queue[0][1]
-            log = self._nodes[node]
+            log = self._holding[node]
             self._pop(node, log)
             left += 1
             if old := log.leavable:
