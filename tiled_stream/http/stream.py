@@ -1,8 +1,8 @@
 """Live streams: a WebSocket a subscriber, and the end of a stream.
 
-A raw ASGI endpoint, for every delivered message passes here. What must stay true: the subscription begins before the schema is
-sent, so nothing is missed (I3); a client that stops reading is let go after `send_timeout` and costs the others nothing (I8); a
-disconnect is heard, for a listener stands beside the sender.
+Sockets do not pass the framework: every delivered message goes through here. What must stay true: the subscription begins
+before the schema is sent, so nothing is missed (I3); a client that stops reading is let go after `send_timeout` and costs the
+others nothing (I8); a disconnect is heard, for a listener stands beside the sender.
 
 A server may offer the extension `FRAMES`: then ready WebSocket frames of a whole batch are written at once.
 """
@@ -10,29 +10,34 @@ A server may offer the extension `FRAMES`: then ready WebSocket frames of a whol
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from litestar import Request, asgi, delete
+from litestar import Request, delete, get
 from litestar.response.base import ASGIResponse
 
-from ..broadcast.hub import Frame, Gap, Over, Subscription
+from ..broadcast.hub import Frame, Gap, Item, Over, Subscription
 from ..domain.commands import EndStream
-from ..domain.errors import Malformed, NotFound, TiledStreamError, Unauthenticated, Unavailable
+from ..domain.errors import Gone, Malformed, NotFound, TiledStreamError, Unauthenticated, Unavailable
 from ..nodes.repository import Located
 from ..wire.messages import Envelope, MessageEncoder
 from .access import READ, Access, Principal, check_scopes
 from .answers import null
-from .faults import error_headers, status_of
-from .params import Query, base_url, header, segments
+from .faults import close_code_of, error_headers, status_of
+from .params import API, Query, base_url, header, segments
 from .services import Edge, ack_of, edge_of
+from .watch import SendWatch
 
-__all__ = ["CLOSE_CODES", "FRAMES", "ROUTES", "stream_single"]
+__all__ = ["CLOSE_CODES", "FRAMES", "ROUTES", "Streams", "framed"]
+
+logger = logging.getLogger(__name__)
 
 Scope = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+Connection = Request[Any, Any, Any]
 
 #: ASGI extension by which a server takes ready WebSocket frames: `{"type": "websocket.send", "frames": bytes}`.
 FRAMES = "tiled_stream.frames"
@@ -47,33 +52,50 @@ CLOSE_CODES = {
 }
 
 _AUTH_SECONDS = 10.0
+#: How long a closed socket stays open for the client's answer. Torn sooner, what the client has not read yet could be lost.
+_FAREWELL_SECONDS = 3.0
+#: The same for a client that was let go because it does not read.
+_EVICTED_SECONDS = 1.0
+#: A reason in a close frame has at most 123 bytes.
+_REASON_BYTES = 123
+_PLACE = segments(f"{API}/stream/single")
 _REASONS = {"ended": (1000, "Producer ended stream"), "deleted": (1000, "Node deleted"), "restart": (1012, "Server restart")}
 
 
 @delete("/stream/close/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def close_stream(request: Request[Any, Any, Any], path: str) -> ASGIResponse:
+async def close_stream(request: Connection, path: str) -> ASGIResponse:
     """Tell subscribers of this node that nothing more will come."""
     await edge_of(request).writer.submit(segments(path), EndStream(), ack=ack_of(request.scope))
     return null()
 
 
-@asgi("/stream/single", is_mount=True, opt={"scopes": ()})  # it authenticates by itself: a first message may, too
-async def stream_single(scope: Scope, receive: Receive, send: Send) -> None:
-    """Follow one node: its schema first, then every update."""
-    if scope["type"] != "websocket":
-        await ASGIResponse(
-            body=b'{"detail":"This is a WebSocket endpoint; connect with ws:// or wss://."}',
-            media_type="application/json",
-            status_code=426,
-            headers={"Upgrade": "websocket"},
-        )(scope, receive, send)
-        return
-    app = scope["litestar_app"] if "litestar_app" in scope else scope["app"]
-    await _Stream(app.state["edge"], app.state["access"], scope, receive, send).run()
+@get(["/stream/single", "/stream/single/{path:path}"], opt={"scopes": ()}, include_in_schema=False)
+async def get_single(request: Connection) -> ASGIResponse:
+    """Somebody came here without a WebSocket."""
+    body = b'{"detail":"This is a WebSocket endpoint; connect with ws:// or wss://."}'
+    return ASGIResponse(body=body, media_type="application/json", status_code=426, headers={"Upgrade": "websocket"})
+
+
+class Streams:
+    """All sockets of an edge, as an ASGI application. Nothing fails in silence: see `__call__`."""
+
+    def __init__(self, edge: Edge, access: Access) -> None:
+        self._edge = edge
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One socket from handshake to close."""
+        socket = _Socket(self._edge, self._access, scope, receive, send)
+        try:
+            await socket.run()
+        except Exception as error:  # noqa: BLE001 - the supervisor of sockets: logged, and the client is told
+            request_id = scope["state"].get("request_id", "?")
+            logger.error("Stream %s of %s failed", request_id, scope["path"], exc_info=error)
+            await socket.fail(f"Internal server error; the log tells more under request {request_id}.")
 
 
 class _Closed(Exception):
-    """The socket is to be closed, or is."""
+    """The socket is to be closed, or is (code 0)."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(reason)
@@ -81,7 +103,7 @@ class _Closed(Exception):
         self.reason = reason
 
 
-class _Stream:
+class _Socket:
     """One socket from handshake to close."""
 
     def __init__(self, edge: Edge, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,58 +112,78 @@ class _Stream:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._can_frames = FRAMES in scope.get("extensions", {})
+        self._accepted = False
+        self._closed = False
+        self._can_frames = FRAMES in (scope.get("extensions") or {})
 
     async def run(self) -> None:
         await self._receive()  # websocket.connect
         try:
-            query = Query(self._scope)
-            principal = self._principal(query)
-            envelope, start = _asked(query)
-            at = await self._located()
-            encoder = self._encoder(at, envelope)
+            keys, envelope, after = self._asked()
+            principal = self._principal()
             if self._edge.hub.is_draining:
                 raise Unavailable("This server is stopping; connect again.")
+            found = None
             if principal is not None:
                 check_scopes(principal, READ)
+                found = await self._located(keys, envelope)
         except TiledStreamError as error:
-            await self._deny(error)
+            await self._deny(status_of(error), str(error), error_headers(error))
             return
         await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        self._accepted = True
         try:
-            if principal is None:
+            if found is None:  # only who has shown a key is told what there is
                 check_scopes(await self._first_message(), READ)
-            await self._follow(at, encoder, start)
+                found = await self._located(keys, envelope)
+            await self._follow(*found, after)
         except _Closed as closed:
             await self._close(closed.code, closed.reason)
         except Unauthenticated:
             await self._close(4003, "Authentication failed")
-        except NotFound:
-            await self._close(1000, "Node deleted")
-        except Unavailable as error:
-            await self._close(1012, str(error)[:100])
+        except Gone:
+            await self._close(*_REASONS["deleted"])
+        except TiledStreamError as error:
+            await self._close(1012 if self._edge.hub.is_draining else close_code_of(error), str(error))
 
-    def _principal(self, query: Query) -> Principal | None:
-        """Who asks, by header or token; None: they must say so in their first message."""
+    async def fail(self, sentence: str) -> None:
+        """What nobody foresaw happened: refuse or close, whatever is still possible."""
+        if self._accepted:
+            await self._close(1011, sentence)
+        else:
+            await self._deny(500, sentence, {})
+
+    def _asked(self) -> tuple[tuple[str, ...], Envelope, int | None]:
+        """Path of the node, envelope, and the sequence after which to begin (None: only what comes)."""
+        keys = segments(self._scope["path"])
+        if keys[: len(_PLACE)] != _PLACE:
+            raise NotFound(f"Streams are at {API}/stream/single/…")
+        query = Query(self._scope)
+        start = query.get("start")
+        try:
+            after = None if start is None else max(int(start) - 1, 0)
+        except ValueError:
+            raise Malformed(f"'start' is an integer, not {start!r}.") from None
+        envelope = query.get("envelope_format") or "json"
+        if envelope not in ("json", "msgpack"):
+            raise Malformed(f"'envelope_format' is json or msgpack, not {envelope!r}.")
+        return keys[len(_PLACE) :], "json" if envelope == "json" else "msgpack", after
+
+    def _principal(self) -> Principal | None:
+        """Who asks, by header or token; None: they must say so in their first message. Cookies and `api_key=` do not count."""
         authorization = header(self._scope, b"authorization")
         if authorization is not None:
             return self._access.of_header(authorization)
-        if query.get("access_token") is not None:
+        if b"access_token=" in self._scope["query_string"]:
             raise Unauthenticated("Could not validate credentials: this server takes an API key.")
         return self._access.without_credentials()
 
-    async def _located(self) -> Located:
-        keys = segments(self._scope["path"])
-        if keys[:4] == ("api", "v1", "stream", "single"):
-            keys = keys[4:]
+    async def _located(self, keys: tuple[str, ...], envelope: Envelope) -> tuple[Located, MessageEncoder]:
         at = await self._edge.browse.resolve(keys)
         if at.column is not None:
             raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
-        return at
-
-    def _encoder(self, at: Located, envelope: Envelope) -> MessageEncoder:
         url = base_url(self._scope, self._edge.settings.root_path)
-        return MessageEncoder(envelope, url, at.path, at.node.structure, at.node.family)
+        return at, MessageEncoder(envelope, url, at.path, at.node.structure, at.node.family)
 
     async def _first_message(self) -> Principal:
         try:
@@ -162,18 +204,19 @@ class _Stream:
             raise Unauthenticated("Invalid API key")
         return self._access.of_key(key)
 
-    async def _follow(self, at: Located, encoder: MessageEncoder, start: int | None) -> None:
-        async with await self._edge.hub.subscribe(at.node.id, start, encoder) as subscription:
+    async def _follow(self, at: Located, encoder: MessageEncoder, after: int | None) -> None:
+        """Send and listen until one of them ends. Returns if the client left."""
+        async with await self._edge.hub.subscribe(at.node.id, after, encoder) as subscription:
             sender = asyncio.create_task(self._deliver(subscription, encoder), name=f"stream of {at.node.id}")
             listener = asyncio.create_task(self._listen(), name=f"listener of {at.node.id}")
             try:
-                await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-                if sender.done():
-                    sender.result()
+                done, _ = await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sender, listener):
-                    task.cancel()
-                await asyncio.gather(sender, listener, return_exceptions=True)
+                sender.cancel()
+                listener.cancel()
+                await asyncio.wait({sender, listener})
+            for task in done:
+                task.result()
 
     async def _listen(self) -> None:
         """What the client says is not listened to; that it left is."""
@@ -181,31 +224,36 @@ class _Stream:
             pass
 
     async def _deliver(self, subscription: Subscription, encoder: MessageEncoder) -> None:
-        """Send until it is over. One timer watches all sending: a client that reads nothing for that long is let go."""
-        watch = _Watch(self._edge.settings.send_timeout)
-        try:
-            await watch.during(self._message(encoder, encoder.schema()))
-            while True:
-                batch = await subscription.take()
-                if self._can_frames:
-                    await watch.during(self._send_frames(encoder, batch))
-                else:
-                    for item in batch:
-                        await watch.during(self._item(encoder, item))
-        except TimeoutError:
-            raise _Closed(1013, "The client did not read for too long") from None
-        finally:
-            watch.stop()
+        """Send until it is over, or until the client has taken nothing for `send_timeout`."""
+        with SendWatch(self._edge.settings.send_timeout) as watch:
+            try:
+                watch.begin()
+                await self._message(encoder, encoder.schema())
+                while True:
+                    watch.end()
+                    batch = await subscription.take()
+                    watch.begin()
+                    if self._can_frames:
+                        await self._send_frames(encoder, batch)
+                    else:
+                        for item in batch:
+                            await self._item(encoder, item)
+                            watch.begin()
+            except asyncio.CancelledError:
+                if watch.fired:
+                    raise _Closed(1013, "The client did not read for too long") from None
+                raise
 
-    async def _send_frames(self, encoder: MessageEncoder, batch: list[Frame | Gap | Over]) -> None:
+    async def _send_frames(self, encoder: MessageEncoder, batch: list[Item]) -> None:
         opcode = 0x82 if encoder.envelope == "msgpack" else 0x81
-        frames = b"".join(framed(opcode, _message_of(encoder, item)) for item in batch if not isinstance(item, Over))
+        frames = b"".join([framed(opcode, _message_of(encoder, item)) for item in batch if not isinstance(item, Over)])
         if frames:
             await self._send({"type": "websocket.send", "frames": frames})
-        if isinstance(batch[-1], Over):
-            raise _Closed(*_REASONS[batch[-1].reason])
+        last = batch[-1]
+        if isinstance(last, Over):
+            raise _Closed(*_REASONS[last.reason])
 
-    async def _item(self, encoder: MessageEncoder, item: Frame | Gap | Over) -> None:
+    async def _item(self, encoder: MessageEncoder, item: Item) -> None:
         if isinstance(item, Over):
             raise _Closed(*_REASONS[item.reason])
         await self._message(encoder, _message_of(encoder, item))
@@ -216,59 +264,31 @@ class _Stream:
         else:
             await self._send({"type": "websocket.send", "text": data.decode()})
 
-    async def _deny(self, error: TiledStreamError) -> None:
+    async def _deny(self, status: int, sentence: str, more: dict[str, str]) -> None:
         """Refuse the handshake with a status and a reason."""
-        headers = [(b"content-type", b"application/json")]
-        headers += [(k.lower().encode(), v.encode()) for k, v in error_headers(error).items()]
-        await self._send({"type": "websocket.http.response.start", "status": status_of(error), "headers": headers})
-        body = orjson.dumps({"detail": str(error)})
+        self._closed = True
+        if "websocket.http.response" not in (self._scope.get("extensions") or {}):
+            await self._send({"type": "websocket.close", "code": 4000 + status, "reason": ""})
+            return
+        body = orjson.dumps({"detail": sentence})
+        fields = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **more}
+        fields["x-tiled-request-id"] = self._scope["state"].get("request_id", "")
+        headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fields.items()]
+        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await self._send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
     async def _close(self, code: int, reason: str) -> None:
-        if not code:
+        """Say why, and wait for the client's answer."""
+        if not code or self._closed:
             return
+        self._closed = True
+        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         try:
-            async with asyncio.timeout(1.0):
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            async with asyncio.timeout(_EVICTED_SECONDS if code == 1013 else _FAREWELL_SECONDS):
+                await self._send({"type": "websocket.close", "code": code, "reason": short})
+                await self._listen()
         except TimeoutError:
             return  # the client reads nothing, not even this
-
-
-class _Watch:
-    """One timer for many sends: cheaper than one a message. It breaks a send that makes no progress for `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None
-        self._task = asyncio.current_task()
-        self._fired = False
-        self._handle = self._loop.call_later(seconds, self._look)
-
-    async def during(self, sending: Awaitable[None]) -> None:
-        """Await `sending`; TimeoutError if it takes longer than allowed."""
-        self._since = self._loop.time()
-        try:
-            await sending
-        except asyncio.CancelledError:
-            if self._fired:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._since = None
-
-    def stop(self) -> None:
-        self._handle.cancel()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if self._since is not None and now - self._since >= self._seconds:
-            self._fired = True
-            if self._task is not None:
-                self._task.cancel()
-            return
-        wait = self._seconds if self._since is None else self._seconds - (now - self._since)
-        self._handle = self._loop.call_later(max(wait, 0.01), self._look)
 
 
 def framed(opcode: int, data: bytes) -> bytes:
@@ -287,19 +307,4 @@ def _message_of(encoder: MessageEncoder, item: Frame | Gap) -> bytes:
     return encoder.notice("gap", first=item.first, last=item.last, reason=item.reason)
 
 
-def _asked(query: Query) -> tuple[Envelope, int | None]:
-    """Envelope, and the sequence after which to begin (None: only what comes)."""
-    envelope = query.get("envelope_format") or "json"
-    start = query.get("start")
-    try:
-        after = None if start is None else max(int(start) - 1, 0)
-    except ValueError:
-        raise Malformed(f"'start' is an integer, not {start!r}.") from None
-    if envelope == "json":
-        return "json", after
-    if envelope == "msgpack":
-        return "msgpack", after
-    raise Malformed(f"'envelope_format' is json or msgpack, not {envelope!r}.")
-
-
-ROUTES = [close_stream, stream_single]
+ROUTES = [close_stream, get_single]
