@@ -1,28 +1,29 @@
-"""Arrow schemas as SQL tables hold them, and back.
+"""Arrow schemas as an SQL engine with Arrow in and out keeps them, and back exactly.
 
-Columns are stored by position (`c0`, `c1`, …), so that no name can trouble SQL: neither letter case nor spaces nor reserved
-words. Types that an engine keeps exactly become columns; a schema with any other type is kept as the Arrow bodies themselves.
+Columns are stored by position (`c0`, `c1`, …), so that no name can trouble SQL: neither letter case nor spaces nor its own words.
+A column is stored as the SQL type that keeps it bit by bit, times as integers. Some types have no such form (dictionaries with
+their order, structs, half floats, …): a schema with one of them is kept as Arrow bodies instead (`arrow_bodies.py`).
 What is read is always the declared schema, its metadata too.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
+import numpy
 import pyarrow
 
 from ..domain.errors import Malformed
 from ..domain.structures import TableStructure
 
-if TYPE_CHECKING:
-    from ..domain.events import Record
-
-__all__ = ["META", "body_table", "chosen", "declared_schema", "incoming", "sql_types"]
+__all__ = ["META", "Column", "Rows", "body_table", "chosen", "declared_schema", "declared_table", "sql_columns", "stored_table"]
 
 #: Columns that stand before the data: whose rows, which partition, which record, which row of it.
-META = ("_dataset_id", "_partition_id", "_sequence", "_row")
+META = {"_dataset_id": "BIGINT", "_partition_id": "BIGINT", "_sequence": "BIGINT", "_row": "BIGINT"}
 
 _SQL = {
     pyarrow.int8(): "TINYINT",
@@ -43,41 +44,55 @@ _SQL = {
 }
 
 
+class Column(msgspec.Struct, frozen=True):
+    """How one column is stored: the type in SQL, and the Arrow type that goes in and comes out of it."""
+
+    sql: str
+    stored: Any
+    declared: Any
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """The rows of one record, and where they belong. `table` is as decoded from the body."""
+
+    dataset: int
+    partition: int
+    sequence: int
+    table: Any
+
+
 @lru_cache(maxsize=1024)
 def declared_schema(structure: TableStructure) -> pyarrow.Schema:
-    """The schema that the structure declares."""
-    import base64
-
+    """The schema that the structure declares. (That it can be understood was checked when the node was made.)"""
     _, _, text = structure.arrow_schema.partition(",")
     return pyarrow.ipc.read_schema(pyarrow.BufferReader(base64.b64decode(text)))
 
 
 @lru_cache(maxsize=1024)
-def sql_types(structure: TableStructure) -> tuple[str, ...] | None:
-    """An SQL type a column, or None if one of them would not come back exactly."""
-    types = [_sql_type(field.type) for field in declared_schema(structure)]
-    return None if any(t is None for t in types) else tuple(t for t in types if t is not None)
-
-
-def incoming(body: bytes, record: Record, partition: int, dataset: int) -> pyarrow.Table:
-    """The rows of one record as they are inserted: meta columns, then the data by position."""
-    table = body_table(body)
-    count = table.num_rows
-    import numpy
-
-    meta = [
-        pyarrow.array(numpy.full(count, dataset, numpy.int64)),
-        pyarrow.array(numpy.full(count, partition, numpy.int32)),
-        pyarrow.array(numpy.full(count, record.sequence, numpy.int64)),
-        pyarrow.array(numpy.arange(count, dtype=numpy.int64)),
-    ]
-    names = [*META, *(f"c{n}" for n in range(table.num_columns))]
-    return pyarrow.Table.from_arrays([*meta, *table.columns], names=names)
+def sql_columns(structure: TableStructure) -> tuple[Column, ...] | None:
+    """A `Column` each, or None if one of them would not come back exactly."""
+    columns = [_column(field.type) for field in declared_schema(structure)]
+    return None if None in columns else tuple(c for c in columns if c is not None)
 
 
 def body_table(body: bytes) -> pyarrow.Table:
     """The table in an Arrow IPC file."""
-    return pyarrow.ipc.open_file(pyarrow.BufferReader(body)).read_all()
+    return pyarrow.ipc.open_file(pyarrow.py_buffer(body)).read_all()
+
+
+def stored_table(rows: Sequence[Rows], columns: Sequence[Column]) -> pyarrow.Table:
+    """Rows of several records as they are inserted: META, then the data by position."""
+    counts = [r.table.num_rows for r in rows]
+    data = pyarrow.concat_tables([r.table for r in rows]) if len(rows) > 1 else rows[0].table
+    arrays = [
+        pyarrow.array(numpy.repeat([getattr(r, what) for r in rows], counts)) for what in ("dataset", "partition", "sequence")
+    ]
+    arrays.append(pyarrow.array(numpy.concatenate([numpy.arange(n) for n in counts])))
+    arrays += [
+        given if given.type == column.stored else given.cast(column.stored)
+        for given, column in zip(data.columns, columns, strict=True)
+    ]
+    return pyarrow.Table.from_arrays(arrays, names=[*META, *(f"c{n}" for n in range(len(columns)))])
 
 
 def chosen(structure: TableStructure, columns: Sequence[str] | None) -> tuple[list[int], pyarrow.Schema]:
@@ -93,8 +108,35 @@ def chosen(structure: TableStructure, columns: Sequence[str] | None) -> tuple[li
     return positions, pyarrow.schema([schema.field(n) for n in positions], metadata=schema.metadata)
 
 
-def _sql_type(kind: Any) -> str | None:
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-        inner = _sql_type(kind.value_type)
+def declared_table(found: Sequence[pyarrow.ChunkedArray], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Columns as they come from the engine, as the schema declares them."""
+    arrays = [
+        pyarrow.chunked_array([pyarrow.nulls(len(given))]) if pyarrow.types.is_null(field.type) else _cast(given, field.type)
+        for given, field in zip(found, schema, strict=True)
+    ]
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def _cast(given: pyarrow.ChunkedArray, declared: Any) -> pyarrow.ChunkedArray:
+    return given if given.type == declared else given.cast(declared)
+
+
+def _column(declared: Any) -> Column | None:
+    kinds = pyarrow.types
+    if kinds.is_null(declared):
+        return Column("TINYINT", pyarrow.int8(), declared)
+    if kinds.is_date32(declared) or kinds.is_time32(declared):
+        return Column("INTEGER", pyarrow.int32(), declared)
+    if kinds.is_timestamp(declared) or kinds.is_date64(declared) or kinds.is_time64(declared) or kinds.is_duration(declared):
+        return Column("BIGINT", pyarrow.int64(), declared)
+    if kinds.is_decimal128(declared) and 0 <= declared.scale <= declared.precision:
+        return Column(f"DECIMAL({declared.precision},{declared.scale})", declared, declared)
+    sql = _nested(declared)
+    return None if sql is None else Column(sql, declared, declared)
+
+
+def _nested(declared: Any) -> str | None:
+    if pyarrow.types.is_list(declared) or pyarrow.types.is_large_list(declared):
+        inner = _nested(declared.value_type)
         return None if inner is None else inner + "[]"
-    return _SQL.get(kind)
+    return _SQL.get(declared)

@@ -1,315 +1,254 @@
 """Tables in one DuckDB file: nodes of one schema share an SQL table, appended to in batches through Arrow.
 
-One thread writes, another reads by a cursor of its own, so that a long read does not hold up persisting. A DuckDB file has one
-owner process. Files are written in the v1 format, which every DuckDB since 1.0 can open.
+A DuckDB file has one owner process; all others are locked out, readers too. It is written in the v1 format, which every DuckDB
+since 1.0 can open. Columns are stored by position (`arrow_columns.py`): who looks into the file finds their names in the catalog.
 
-What must stay true: rows and watermarks are one transaction (I5).
+What must stay true: rows and watermarks are one transaction (I5). Reads have connections of their own and see what is committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..domain.errors import Unavailable, UnsupportedType
-from ..domain.events import Record, RowsAppended, TableWritten
-from ..domain.nodes import NodeId
+from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
-from .engine_thread import EngineThread
-from .layout import SQL_TABLE, check_columns, dataset_id, table_name
-from .port import Allocation, TableBatch
+from .layout import dataset_id, schema_table
+from .port import TableBatch
+from .sql_tables import Change, SqlTables, changes
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow
 
+    from .arrow_columns import Rows
+
 __all__ = ["DuckdbTables"]
 
 #: Rows of schemas that have no exact SQL form: the Arrow bodies themselves.
 _BODIES = "bodies"
+_BODIES_COLUMNS = "_dataset_id BIGINT, _partition_id BIGINT, _sequence BIGINT, rows BIGINT, body BLOB"
 
 
-class DuckdbTables:
-    """`path` is the database file; it is made when the store is opened."""
+class DuckdbTables(SqlTables):
+    """`path` is the database file; it is made when the store is opened. `memory_limit` as DuckDB writes it (``"2GB"``)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, memory_limit: str | None = None, readers: int = 2) -> None:
+        path = path.absolute()
+        engine = _DuckdbFile(path, memory_limit=memory_limit, cursors=readers)
+        super().__init__("duckdb", engine, data_uri="duckdb://localhost/" + quote(str(path)), readers=readers)
+
+
+class _DuckdbFile:
+    """The blocking part. Fields are the writer's, but for `_cursors` and `_tables`."""
+
+    def __init__(self, path: Path, *, memory_limit: str | None, cursors: int) -> None:
         self._path = path
-        self._writer = EngineThread("duckdb writer")
-        self._reader = EngineThread("duckdb reader")
+        self._memory_limit = memory_limit
         self._db: duckdb.DuckDBPyConnection | None = None
-        self._cursor: duckdb.DuckDBPyConnection | None = None
-        # Watermarks as they stand in the file; only the writer's thread touches them.
+        # One for each reader at a time.
+        self._count = cursors
+        self._cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
+        # Watermarks as they stand in the file: nobody else writes them.
         self._watermarks: dict[int, int] = {}
-        self._tables: set[str] = set()
+        # SQL tables that are committed; replaced, never changed, for readers look into it too.
+        self._tables: frozenset[str] = frozenset()
 
-    async def open(self) -> None:
-        await self._writer.run(self._open)
-
-    async def close(self) -> None:
-        if self._db is not None:
-            await self._reader.close()
-            await self._writer.run(self._close)
-        await self._reader.close()
-        await self._writer.close()
-
-    def allocate(self, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]) -> Allocation:
-        if mimetype not in (None, SQL_TABLE):
-            raise UnsupportedType(
-                f"Tables of type {mimetype!r} cannot be written here; leave the mimetype out, or use {SQL_TABLE!r}."
-            )
-        check_columns(structure)
-        return Allocation(
-            data_uri="duckdb://localhost/" + quote(str(self._path.absolute())),
-            is_directory=False,
-            mimetype=SQL_TABLE,
-            parameter="data_uri",
-            parameters={"table_name": table_name(structure, parameters), "dataset_id": dataset_id(node)},
-        )
-
-    async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
-        return await self._writer.run(self._apply, batches)
-
-    async def read(
-        self,
-        node: NodeId,
-        structure: TableStructure,
-        *,
-        columns: Sequence[str] | None = None,
-        partition: int | None = None,
-    ) -> pyarrow.Table:
-        return await self._reader.run(self._read, node, structure, columns, partition)
-
-    async def rows(self, node: NodeId, structure: TableStructure) -> int:
-        return await self._reader.run(self._rows, node, structure)
-
-    async def watermark(self, node: NodeId) -> int:
-        return await self._writer.run(self._watermark, dataset_id(node))
-
-    async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
-        await self._writer.run(self._delete, nodes)
-
-    # ------------------------------------------------- in the writer's thread
-
-    def _open(self) -> None:
+    def open(self) -> None:
         import duckdb
 
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        place = str(self._path.absolute()).replace("'", "''")
-        options = "" if self._path.exists() else " (STORAGE_VERSION 'v1.0.0')"
-        self._db = duckdb.connect(":memory:", config={"threads": 1})
+        place, scratch = (str(p).replace("'", "''") for p in (self._path, f"{self._path}.tmp"))
         try:
-            self._db.execute(f"ATTACH '{place}' AS store{options}")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            options = "" if self._path.exists() else " (STORAGE_VERSION 'v1.0.0')"
+            # More threads would serve analytics; what is done here is short, and the processors belong to others too.
+            db = duckdb.connect(":memory:", config={"threads": 1, "temp_directory": scratch})
+        except OSError as error:
+            raise Unavailable(f"The table storage {self._path} cannot be made: {error}") from error
+        try:
+            if self._memory_limit is not None:
+                db.execute("SET memory_limit = ?", [self._memory_limit])
+            db.execute(f"ATTACH '{place}' AS store{options}")
+            db.execute("USE store")
+            db.execute("CREATE TABLE IF NOT EXISTS watermarks (dataset BIGINT, watermark BIGINT)")
+            db.execute(f"CREATE TABLE IF NOT EXISTS {_BODIES} ({_BODIES_COLUMNS})")
+            self._tables = frozenset(name for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall())
+            self._watermarks = dict(db.execute("SELECT dataset, watermark FROM watermarks").fetchall())
+            for _ in range(self._count):
+                self._cursors.put(cursor := db.cursor())
+                cursor.execute("USE store")
         except duckdb.Error as error:
-            self._db.close()
-            self._db = None
+            db.close()
             raise Unavailable(
-                f"The table storage {self._path} cannot be opened (a DuckDB file has one owner process): {error}"
+                f"The table storage {self._path} cannot be opened; a DuckDB file has one owner process, which may be another "
+                f"server or a shell: {error}"
             ) from error
-        self._db.execute("USE store")
-        self._db.execute("CREATE TABLE IF NOT EXISTS watermarks (dataset BIGINT, watermark BIGINT)")
-        self._db.execute(
-            f"CREATE TABLE IF NOT EXISTS {_BODIES} "
-            "(_dataset_id BIGINT, _partition_id INTEGER, _sequence BIGINT, _row BIGINT, rows BIGINT, body BLOB)"
-        )
-        self._tables = {name for (name,) in self._db.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-        self._watermarks = dict(self._db.execute("SELECT dataset, watermark FROM watermarks").fetchall())
-        self._cursor = self._db.cursor()
-        self._cursor.execute("USE store")
+        self._db = db
 
-    def _close(self) -> None:
-        if self._cursor is not None:
-            self._cursor.close()
-        if self._db is not None:
-            self._db.execute("USE memory")
-            self._db.execute("DETACH store")
-            self._db.close()
-        self._db = self._cursor = None
+    def close(self) -> None:
+        db, self._db = self._db, None
+        if db is None:
+            return
+        while not self._cursors.empty():
+            self._cursors.get().close()
+        db.execute("USE memory")
+        db.execute("DETACH store")  # writes the WAL into the file
+        db.close()
 
-    def _opened(self) -> duckdb.DuckDBPyConnection:
+    def watermark(self, dataset: int) -> int:
+        return self._watermarks.get(dataset, 0)
+
+    def apply(self, batches: Sequence[TableBatch]) -> list[int]:
+        found, advanced = changes(batches, self.watermark)
+        with self._transaction() as db:
+            tables = self._tables
+            for change in found:
+                tables |= self._change(db, change, tables)
+            self._advance(db, advanced)
+        self._tables = tables
+        self._watermarks.update(advanced)
+        return [self.watermark(dataset_id(b.node)) for b in batches]
+
+    def delete(self, datasets: Sequence[tuple[int, TableStructure]]) -> None:
+        with self._transaction() as db:
+            tables = self._tables
+            for dataset, structure in datasets:
+                db.execute("DELETE FROM watermarks WHERE dataset = ?", [dataset])
+                table = _table(structure)
+                if table not in tables:
+                    continue
+                _erase(db, table, dataset, None)
+                if table != _BODIES and db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:
+                    db.execute(f"DROP TABLE {table}")
+                    tables -= {table}
+        self._tables = tables
+        for dataset, _ in datasets:
+            self._watermarks.pop(dataset, None)
+
+    def read(
+        self, dataset: int, structure: TableStructure, columns: Sequence[str] | None, partition: int | None
+    ) -> pyarrow.Table:
+        from .arrow_bodies import decode, joined
+        from .arrow_columns import chosen, declared_table
+
+        positions, schema = chosen(structure, columns)
+        table = _table(structure)
+        if table == _BODIES:
+            found = self._select(table, "body", dataset, partition, order="_sequence")
+            bodies = [decode(body.as_buffer()).select(positions) for body in found.column(0)] if found is not None else []
+            return declared_table(joined(bodies).columns, schema) if bodies else schema.empty_table()
+        if table not in self._tables or not positions:
+            return schema.empty_table()
+        found = self._select(table, ", ".join(f"c{n}" for n in positions), dataset, partition, order="_sequence, _row")
+        return declared_table(found.columns, schema) if found is not None else schema.empty_table()
+
+    def rows(self, dataset: int, structure: TableStructure) -> int:
+        table = _table(structure)
+        if table not in self._tables:
+            return 0
+        what = "coalesce(sum(rows), 0)::BIGINT AS n" if table == _BODIES else "count(*) AS n"
+        found = self._select(table, what, dataset, None, order=None)
+        return int(found.column(0)[0].as_py()) if found is not None else 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        import duckdb
+
         if self._db is None:
             raise Unavailable(f"The table storage {self._path} is not open.")
-        return self._db
-
-    def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
-        import duckdb
-
-        db = self._opened()
-        tables = set(self._tables)
-        db.execute("BEGIN")
         try:
-            advanced = self._write(db, batches)
-            self._advance(db, advanced)
-            db.execute("COMMIT")
-        except duckdb.Error as error:
-            self._tables = tables
-            db.execute("ROLLBACK")
-            if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            self._db.execute("BEGIN")
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(duckdb.Error):  # a commit that failed has rolled back already
+                self._db.execute("ROLLBACK")
+            if isinstance(error, duckdb.OperationalError | duckdb.InternalError | duckdb.FatalException):
                 raise Unavailable(f"The table storage {self._path} cannot be written now: {error}") from error
             raise
-        except BaseException:
-            self._tables = tables
-            db.execute("ROLLBACK")
-            raise
-        self._watermarks.update(advanced)
-        return [self._watermark(dataset_id(b.node)) for b in batches]
 
-    def _write(self, db: duckdb.DuckDBPyConnection, batches: Sequence[TableBatch]) -> dict[int, int]:
-        """Rows of all batches, one insert a table; returns the new watermarks."""
-        pending: dict[str, list[pyarrow.Table]] = {}
-        advanced: dict[int, int] = {}
-        for batch in batches:
-            dataset = dataset_id(batch.node)
-            reached = self._watermark(dataset)
-            if batch.after > reached:
-                continue  # what lies between is missing: the caller looks at the watermark and comes again
-            table = self._table(db, batch.structure)
-            for record in batch.records:
-                if record.sequence <= reached:
-                    continue  # I5
-                if isinstance(record.event, TableWritten):
-                    self._flush(db, table, pending.pop(table, []))
-                    self._erase(db, table, dataset, record.event.partition)
-                if isinstance(record.event, TableWritten | RowsAppended):
-                    pending.setdefault(table, []).append(_rows(table, record, dataset))
-                advanced[dataset] = record.sequence
-        for table, rows in pending.items():
-            self._flush(db, table, rows)
-        return advanced
+    def _change(self, db: duckdb.DuckDBPyConnection, change: Change, tables: frozenset[str]) -> set[str]:
+        """One insert for all rows of a schema. Returns the SQL table if it had to be made."""
+        from .arrow_bodies import gathered
+        from .arrow_columns import META, sql_columns, stored_table
 
-    def _table(self, db: duckdb.DuckDBPyConnection, structure: TableStructure) -> str:
-        """The SQL table of a structure, made if it is missing. It is named by the schema, whatever the client calls it."""
-        from .arrow_columns import sql_types
-
-        types = sql_types(structure)
-        if types is None:
-            return _BODIES
-        name = table_name(structure, {})
-        if name not in self._tables:
-            data = "".join(f", c{n} {kind}" for n, kind in enumerate(types))
-            db.execute(
-                f"CREATE TABLE IF NOT EXISTS {name} "
-                f"(_dataset_id BIGINT, _partition_id INTEGER, _sequence BIGINT, _row BIGINT{data})"
-            )
-            self._tables.add(name)
-        return name
-
-    def _flush(self, db: duckdb.DuckDBPyConnection, table: str, rows: list[pyarrow.Table]) -> None:
-        import pyarrow
-
-        if not rows:
-            return
-        db.register("incoming", pyarrow.concat_tables(rows))
+        table = _table(change.structure)
+        if table in tables:
+            for dataset, partition in change.erased:
+                _erase(db, table, dataset, partition)
+        if not change.rows:
+            return set()
+        columns = sql_columns(change.structure)
+        if columns is None:
+            incoming = _bodies(gathered(change.rows))
+        else:
+            incoming = stored_table(change.rows, columns)
+        made: set[str] = set()
+        if table not in tables and columns is not None:
+            meta = ", ".join(f"{name} {sql}" for name, sql in META.items())
+            data = "".join(f", c{n} {column.sql}" for n, column in enumerate(columns))
+            db.execute(f"CREATE TABLE {table} ({meta}{data})")
+            made.add(table)
+        db.register("incoming", incoming)
         try:
             db.execute(f"INSERT INTO {table} SELECT * FROM incoming")
         finally:
             db.unregister("incoming")
-
-    def _erase(self, db: duckdb.DuckDBPyConnection, table: str, dataset: int, partition: int | None) -> None:
-        db.execute(
-            f"DELETE FROM {table} WHERE _dataset_id = ? AND (? IS NULL OR _partition_id = ?)", [dataset, partition, partition]
-        )
+        return made
 
     def _advance(self, db: duckdb.DuckDBPyConnection, advanced: dict[int, int]) -> None:
-        known = {d: w for d, w in advanced.items() if d in self._watermarks}
-        new = {d: w for d, w in advanced.items() if d not in self._watermarks}
+        known = ", ".join(f"({d}, {w})" for d, w in advanced.items() if d in self._watermarks)
+        new = ", ".join(f"({d}, {w})" for d, w in advanced.items() if d not in self._watermarks)
         if new:
-            db.execute(f"INSERT INTO watermarks VALUES {', '.join(f'({int(d)}, {int(w)})' for d, w in new.items())}")
+            db.execute(f"INSERT INTO watermarks VALUES {new}")
         if known:
-            values = ", ".join(f"({int(d)}, {int(w)})" for d, w in known.items())
-            db.execute(f"UPDATE watermarks SET watermark = v.w FROM (VALUES {values}) v(d, w) WHERE watermarks.dataset = v.d")
+            db.execute(f"UPDATE watermarks SET watermark = v.w FROM (VALUES {known}) v(d, w) WHERE watermarks.dataset = v.d")
 
-    def _watermark(self, dataset: int) -> int:
-        return self._watermarks.get(dataset, 0)
-
-    def _delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
-        db = self._opened()
-        emptied: set[str] = set()
-        db.execute("BEGIN")
-        try:
-            for node, structure in nodes:
-                dataset = dataset_id(node)
-                table = self._table(db, structure)
-                self._erase(db, table, dataset, None)
-                db.execute("DELETE FROM watermarks WHERE dataset = ?", [dataset])
-                if table != _BODIES and db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:
-                    db.execute(f"DROP TABLE {table}")
-                    self._tables.discard(table)
-                    emptied.add(table)
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            self._tables |= emptied
-            raise
-        for node, _ in nodes:
-            self._watermarks.pop(dataset_id(node), None)
-
-    # ------------------------------------------------- in the reader's thread
-
-    def _read(
-        self, node: NodeId, structure: TableStructure, columns: Sequence[str] | None, partition: int | None
-    ) -> pyarrow.Table:
+    def _select(self, table: str, what: str, dataset: int, partition: int | None, *, order: str | None) -> pyarrow.Table | None:
+        """In a reader's thread, with a connection of its own. None: there is no such SQL table any more."""
         import duckdb
-        import pyarrow
 
-        from .arrow_columns import body_table, chosen, sql_types
-
-        positions, schema = chosen(structure, columns)
-        if sql_types(structure) is None:
-            found = self._select(_BODIES, "body", node, partition)
-            bodies = [body_table(body).select(positions) for body in found.column("body").to_pylist()]
-            return pyarrow.concat_tables(bodies).cast(schema) if bodies else schema.empty_table()
-        table = table_name(structure, {})
-        if table not in self._tables:
-            return schema.empty_table()
-        try:
-            found = self._select(table, ", ".join(f"c{n}" for n in positions) or "_row", node, partition)
-        except duckdb.CatalogException:  # made by a transaction that is under way, or dropped by one that just ended
-            return schema.empty_table()
-        if not positions:
-            return pyarrow.Table.from_arrays([], schema=schema)
-        arrays = [column.cast(field.type) for column, field in zip(found.columns, schema, strict=True)]
-        return pyarrow.Table.from_arrays(arrays, schema=schema)
-
-    def _select(self, table: str, what: str, node: NodeId, partition: int | None) -> pyarrow.Table:
-        cursor = self._cursor
-        if cursor is None:
+        if self._db is None:
             raise Unavailable(f"The table storage {self._path} is not open.")
-        only = "" if partition is None else f"AND _partition_id = {int(partition)}"
-        return cursor.sql(
-            f"SELECT {what} FROM {table} WHERE _dataset_id = {dataset_id(node)} {only} ORDER BY _partition_id, _sequence, _row"
-        ).to_arrow_table()
-
-    def _rows(self, node: NodeId, structure: TableStructure) -> int:
-        from .arrow_columns import sql_types
-
-        exact = sql_types(structure) is not None
-        table = table_name(structure, {}) if exact else _BODIES
-        if table not in self._tables:
-            return 0
-        found = self._select(table, "_row" if exact else "rows", node, None)
-        return found.num_rows if exact else sum(found.column("rows").to_pylist())
+        only = "" if partition is None else f" AND _partition_id = {int(partition)}"
+        sorting = "" if order is None else f" ORDER BY _partition_id, {order}"
+        cursor = self._cursors.get()
+        try:
+            return cursor.sql(f"SELECT {what} FROM {table} WHERE _dataset_id = {dataset}{only}{sorting}").to_arrow_table()
+        except duckdb.CatalogException:  # dropped since the caller looked: the last of its nodes was deleted
+            return None
+        except duckdb.OperationalError as error:
+            raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
+        finally:
+            self._cursors.put(cursor)
 
 
-def _rows(table: str, record: Record, dataset: int) -> pyarrow.Table:
-    """What is inserted for one record."""
+def _table(structure: TableStructure) -> str:
+    from .arrow_columns import sql_columns
+
+    return _BODIES if sql_columns(structure) is None else schema_table(structure)
+
+
+def _erase(db: duckdb.DuckDBPyConnection, table: str, dataset: int, partition: int | None) -> None:
+    only = "" if partition is None else f" AND _partition_id = {int(partition)}"
+    db.execute(f"DELETE FROM {table} WHERE _dataset_id = {dataset}{only}")
+
+
+def _bodies(rows: Sequence[Rows]) -> pyarrow.Table:
     import pyarrow
 
-    from .arrow_columns import body_table, incoming
+    from .arrow_bodies import encode
 
-    event = record.event
-    assert isinstance(event, TableWritten | RowsAppended)
-    partition = event.partition or 0
-    if table != _BODIES:
-        return incoming(record.payload, record, partition, dataset)
     return pyarrow.table(
         {
-            "_dataset_id": [dataset],
-            "_partition_id": [partition],
-            "_sequence": [record.sequence],
-            "_row": [0],
-            "rows": [body_table(record.payload).num_rows],
-            "body": pyarrow.array([record.payload], pyarrow.binary()),
+            "_dataset_id": [r.dataset for r in rows],
+            "_partition_id": [r.partition for r in rows],
+            "_sequence": [r.sequence for r in rows],
+            "rows": [r.table.num_rows for r in rows],
+            "body": pyarrow.array([encode(r.table) for r in rows], pyarrow.binary()),
         }
     )

@@ -12,29 +12,24 @@ from ..domain.errors import Malformed
 from ..domain.nodes import NodeId, wire_number
 from ..domain.structures import TableStructure
 
-__all__ = ["SQL_TABLE", "array_directory", "check_columns", "dataset_id", "file_uri", "table_name"]
+__all__ = ["SQL_TABLE", "array_directory", "check_columns", "dataset_id", "file_uri", "schema_table", "table_name"]
 
 #: The mimetype of tables that live in an SQL database.
 SQL_TABLE = "application/x-tiled-sql-table"
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
-_RESERVED = {
-    "all",
-    "and",
-    "as",
-    "from",
-    "group",
-    "in",
-    "not",
-    "null",
-    "or",
-    "order",
-    "select",
-    "table",
-    "union",
-    "watermarks",
-    "where",
-}
+#: Words that DuckDB, SQLite or PostgreSQL keep for themselves.
+_RESERVED = """
+all alter analyse analyze and any array as asc asymmetric authorization begin between binary both by case cast check
+collate collation column commit concurrently constraint create cross current_catalog current_date current_role
+current_schema current_time current_timestamp current_user default deferrable delete desc describe distinct do drop else
+end escape except exists false fetch following for foreign freeze from full glob grant group having if ilike in index
+initially inner insert intersect into is isnull join lambda lateral leading left like limit localtime localtimestamp
+match natural not notnull null offset on only or order outer over overlaps pivot pivot_longer pivot_wider placing
+preceding primary qualify range recursive references regexp rename replace returning right rollback row rows select
+session_user set show similar some summarize symmetric table tablesample then to trailing transaction true unbounded
+union unique unpivot update user using values vacuum variadic verbose view when where window with without
+"""
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\"';]")
 
 
@@ -53,12 +48,17 @@ def dataset_id(node: NodeId) -> int:
     return wire_number(node)
 
 
+def schema_table(structure: TableStructure) -> str:
+    """The SQL table in which the rows of all nodes of this schema lie."""
+    return "table_" + md5(structure.arrow_schema.encode(), usedforsecurity=False).hexdigest()
+
+
 def table_name(structure: TableStructure, parameters: dict[str, Any]) -> str:
-    """The SQL table that nodes of this schema share, or the one that the client names."""
+    """What a data source calls its SQL table: that of its schema, or as the client wants. `Malformed` for a bad name."""
     named = parameters.get("table_name")
     if named is None:
-        return "table_" + md5(structure.arrow_schema.encode(), usedforsecurity=False).hexdigest()
-    if not isinstance(named, str) or _TABLE_NAME.match(named) is None or named in _RESERVED:
+        return schema_table(structure)
+    if not isinstance(named, str) or _TABLE_NAME.match(named) is None or named in _RESERVED.split():
         raise Malformed(f"{named!r} cannot name a table: use a-z, 0-9 and _, a letter first, at most 63, no reserved word.")
     return named
 

@@ -1,0 +1,171 @@
+"""Tables in one SQLite file, for deployments without DuckDB: rows rest as Arrow bodies, whatever their types.
+
+SQLite has fewer types than Arrow and no columns to gain from; so it keeps bodies, exact and cheap. The last body of a partition
+takes up what is appended until it is full, so that a table written row by row is not a file of tiny bodies.
+
+What must stay true: rows and watermarks are one transaction (I5). The file may be shared with other processes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..domain.errors import Unavailable
+from ..domain.structures import TableStructure
+from .layout import dataset_id
+from .port import TableBatch
+from .sql_tables import Change, SqlTables, changes
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["SqliteTables"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS watermarks (dataset INTEGER PRIMARY KEY, watermark INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS bodies (
+    dataset INTEGER NOT NULL, partition INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    rows INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS bodies_in_order ON bodies (dataset, partition, sequence);
+"""
+#: Seconds that a write waits for other processes that use the file.
+_PATIENCE = 5.0
+
+
+class SqliteTables(SqlTables):
+    """`path` is the database file; it is made when the store is opened."""
+
+    def __init__(self, path: Path, *, readers: int = 2) -> None:
+        path = path.absolute()
+        engine = _SqliteFile(path, readers=readers)
+        super().__init__("sqlite", engine, data_uri="sqlite://localhost/" + quote(str(path)), readers=readers)
+
+
+class _SqliteFile:
+    """The blocking part."""
+
+    def __init__(self, path: Path, *, readers: int) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._count = readers
+        # One for each reader at a time.
+        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+
+    def open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            db = self._connect()
+            db.execute("PRAGMA journal_mode = WAL")
+            # A killed process loses nothing; a power failure may lose the last transactions, but never tears one.
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(_SCHEMA)
+            for _ in range(self._count):
+                self._readers.put(self._connect())
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"The table storage {self._path} cannot be opened: {error}") from error
+        self._db = db
+
+    def close(self) -> None:
+        db, self._db = self._db, None
+        if db is None:
+            return
+        while not self._readers.empty():
+            self._readers.get().close()
+        db.close()
+
+    def watermark(self, dataset: int) -> int:
+        found = self._opened().execute("SELECT watermark FROM watermarks WHERE dataset = ?", [dataset]).fetchone()
+        return 0 if found is None else int(found[0])
+
+    def apply(self, batches: Sequence[TableBatch]) -> list[int]:
+        with self._transaction() as db:
+            found, advanced = changes(batches, self.watermark)
+            for change in found:
+                self._change(db, change)
+            db.executemany("INSERT OR REPLACE INTO watermarks VALUES (?, ?)", list(advanced.items()))
+            return [self.watermark(dataset_id(b.node)) for b in batches]
+
+    def delete(self, datasets: Sequence[tuple[int, TableStructure]]) -> None:
+        with self._transaction() as db:
+            for dataset, _ in datasets:
+                db.execute("DELETE FROM bodies WHERE dataset = ?", [dataset])
+                db.execute("DELETE FROM watermarks WHERE dataset = ?", [dataset])
+
+    def read(
+        self, dataset: int, structure: TableStructure, columns: Sequence[str] | None, partition: int | None
+    ) -> pyarrow.Table:
+        from .arrow_bodies import decode, joined
+        from .arrow_columns import chosen, declared_table
+
+        positions, schema = chosen(structure, columns)
+        found = self._select("body", dataset, partition)
+        bodies = [decode(body).select(positions) for (body,) in found]
+        if not bodies or not positions:
+            return schema.empty_table()
+        return declared_table(joined(bodies).columns, schema)
+
+    def rows(self, dataset: int, structure: TableStructure) -> int:
+        return sum(count for (count,) in self._select("rows", dataset, None))
+
+    def _connect(self) -> sqlite3.Connection:
+        # Connections are handed from thread to thread, never used by two at once.
+        return sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise Unavailable(f"The table storage {self._path} is not open.")
+        return self._db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._opened()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        except BaseException as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise Unavailable(f"The table storage {self._path} cannot be written now: {error}") from error
+            raise
+
+    def _change(self, db: sqlite3.Connection, change: Change) -> None:
+        from .arrow_bodies import FULL, decode, encode, gathered, joined
+
+        for dataset, partition in change.erased:
+            only = "" if partition is None else f" AND partition = {int(partition)}"
+            db.execute(f"DELETE FROM bodies WHERE dataset = ?{only}", [dataset])
+        for rows in gathered(change.rows):
+            table, sequence = rows.table, rows.sequence
+            last = db.execute(
+                "SELECT sequence, size, body FROM bodies WHERE dataset = ? AND partition = ? ORDER BY sequence DESC LIMIT 1",
+                [rows.dataset, rows.partition],
+            ).fetchone()
+            if last is not None and last[1] + table.nbytes <= FULL:
+                sequence, table = last[0], joined([decode(last[2]), table])
+            db.execute(
+                "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)",
+                [rows.dataset, rows.partition, sequence, table.num_rows, table.nbytes, encode(table)],
+            )
+
+    def _select(self, what: str, dataset: int, partition: int | None) -> list[tuple[Any]]:
+        """In a reader's thread, with a connection of its own."""
+        self._opened()
+        only = "" if partition is None else f" AND partition = {int(partition)}"
+        db = self._readers.get()
+        try:
+            return db.execute(
+                f"SELECT {what} FROM bodies WHERE dataset = ?{only} ORDER BY partition, sequence", [dataset]
+            ).fetchall()
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
+        finally:
+            self._readers.put(db)
