@@ -11,7 +11,7 @@ from typing import NamedTuple
 __all__ = ["PAGES", "ROOT", "Block", "blocks", "cells", "commands", "prose", "slugs"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "loadtest").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("loadtest/*.md"), *ROOT.glob("deploy/*.md")])
 
 _FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```\s*$", re.DOTALL | re.MULTILINE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 import typer.main
+from hypercorn.config import Config
 
 import tiled_stream
 from tiled_stream.domain import errors
@@ -20,6 +22,7 @@ from tiled_stream.http.metrics import FIGURES, Metrics
 from tiled_stream.http.stream import CLOSE_CODES
 from tiled_stream.run import settings
 from tiled_stream.run.cli import app
+from tiled_stream.run.serving import hypercorn_config
 
 from .fences import ROOT, cells, prose
 
@@ -132,6 +135,25 @@ def test_routes() -> None:
     page = REFERENCE / "compatibility.md"
     documented = {row[0].strip("`"): set(row[1].split(", ")) for row in cells(page) if row[0].startswith("`/")}
     assert documented == real
+
+
+def test_plain_hypercorn_gets_the_same_settings() -> None:
+    ours, shipped, plain = hypercorn_config(), Config.from_toml(ROOT / "deploy" / "hypercorn.toml"), Config()
+    named = set(tomllib.loads((ROOT / "deploy" / "hypercorn.toml").read_text()))
+    attributes = [name for name, value in vars(Config).items() if isinstance(value, str | int | float | None)]
+    changed = {name for name in attributes if getattr(ours, name) != getattr(plain, name)}
+    # Logs are the program's own; hypercorn started by itself may keep its.
+    assert {name for name in changed if not name.startswith("_")} - {"errorlog", "accesslog", "logger_class"} <= named
+    assert {name: getattr(shipped, name) for name in named} == {name: getattr(ours, name) for name in named}
+
+
+def test_the_unit_sets_settings_that_exist() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "tiled-stream.service").read_text()
+    given = dict(pair.split("=", 1) for line in re.findall(r"^Environment=(.+)$", unit, re.MULTILINE) for pair in line.split(" "))
+    made = settings.from_env(given)
+    assert made.init
+    assert made.catalog == "/var/lib/tiled-stream/catalog.db"
+    assert len(made.write) == 2
 
 
 def test_public_surface() -> None:

@@ -89,11 +89,12 @@ def test_no_module_holds_more_than_can_be_read_in_one_sitting() -> None:
 
 
 def test_no_function_holds_more_than_a_screen(trees: dict[str, ast.Module]) -> None:
+    """From the first statement on: the options of a command are a table, not a function."""
     long = {
         f"{name}: {function.name}": length
         for name, tree in trees.items()
         for function in functions(tree)
-        if (length := (function.end_lineno or 0) - function.lineno + 1) > MAX_FUNCTION_LINES
+        if (length := (function.end_lineno or 0) - function.body[0].lineno + 1) > MAX_FUNCTION_LINES
     }
     assert long == {}
 
