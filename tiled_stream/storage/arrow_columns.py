@@ -83,7 +83,8 @@ def body_table(body: bytes) -> pyarrow.Table:
 def stored_table(rows: Sequence[Rows], columns: Sequence[Column]) -> pyarrow.Table:
     """Rows of several records as they are inserted: META, then the data by position."""
     counts = [r.table.num_rows for r in rows]
-    data = pyarrow.concat_tables([r.table for r in rows]) if len(rows) > 1 else rows[0].table
+    # In one piece: the engine is given vectors of thousands of rows then, not one a record.
+    data = pyarrow.concat_tables([r.table for r in rows]).combine_chunks() if len(rows) > 1 else rows[0].table
     arrays = [
         pyarrow.array(numpy.repeat([getattr(r, what) for r in rows], counts)) for what in ("dataset", "partition", "sequence")
     ]

@@ -135,6 +135,7 @@ class _DuckdbFile:
         from .arrow_bodies import decode, joined
         from .arrow_columns import chosen, declared_table
 
+        self._opened()
         positions, schema = chosen(structure, columns)
         table = _table(structure)
         if table == _BODIES:
@@ -147,6 +148,7 @@ class _DuckdbFile:
         return declared_table(found.columns, schema) if found is not None else schema.empty_table()
 
     def rows(self, dataset: int, structure: TableStructure) -> int:
+        self._opened()
         table = _table(structure)
         if table not in self._tables:
             return 0
@@ -154,19 +156,23 @@ class _DuckdbFile:
         found = self._select(table, what, dataset, None, order=None)
         return int(found.column(0)[0].as_py()) if found is not None else 0
 
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        if self._db is None:
+            raise Unavailable(f"The table storage {self._path} is not open.")
+        return self._db
+
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         import duckdb
 
-        if self._db is None:
-            raise Unavailable(f"The table storage {self._path} is not open.")
+        db = self._opened()
         try:
-            self._db.execute("BEGIN")
-            yield self._db
-            self._db.execute("COMMIT")
+            db.execute("BEGIN")
+            yield db
+            db.execute("COMMIT")
         except BaseException as error:
             with suppress(duckdb.Error):  # a commit that failed has rolled back already
-                self._db.execute("ROLLBACK")
+                db.execute("ROLLBACK")
             if isinstance(error, duckdb.OperationalError | duckdb.InternalError | duckdb.FatalException):
                 raise Unavailable(f"The table storage {self._path} cannot be written now: {error}") from error
             raise
@@ -212,8 +218,6 @@ class _DuckdbFile:
         """In a reader's thread, with a connection of its own. None: there is no such SQL table any more."""
         import duckdb
 
-        if self._db is None:
-            raise Unavailable(f"The table storage {self._path} is not open.")
         only = "" if partition is None else f" AND _partition_id = {int(partition)}"
         sorting = "" if order is None else f" ORDER BY _partition_id, {order}"
         cursor = self._cursors.get()

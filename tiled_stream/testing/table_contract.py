@@ -14,108 +14,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from random import Random
-from typing import Any
 
 import msgspec
 import pyarrow
 import pytest
 
 from ..domain.errors import Malformed, UnsupportedType
-from ..domain.events import Record, RowsAppended, StreamEnded, TableWritten
+from ..domain.events import RowsAppended
 from ..storage.port import TableBatch, TableStore
 from .factories import new_id, record, table_body, table_structure
+from .table_model import COLUMNS, TableModel, random_rows, two_columns
 
-__all__ = ["COLUMNS", "Reopen", "TableModel", "TableStoreContract"]
+__all__ = ["Reopen", "TableStoreContract"]
 
 Reopen = Callable[[], Awaitable[TableStore]]
-
-_NOW = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
-_PLAIN = _NOW.replace(tzinfo=None)
-#: A type and values of it that are easily spoilt. Each gets a null as well.
-COLUMNS: dict[str, tuple[Any, list[Any]]] = {
-    "bool": (pyarrow.bool_(), [True, False]),
-    "int8": (pyarrow.int8(), [-128, 127]),
-    "int16": (pyarrow.int16(), [-(2**15), 2**15 - 1]),
-    "int32": (pyarrow.int32(), [-(2**31), 2**31 - 1]),
-    "int64": (pyarrow.int64(), [-(2**63), 2**63 - 1, 2**53 + 1]),
-    "uint8": (pyarrow.uint8(), [0, 255]),
-    "uint16": (pyarrow.uint16(), [0, 2**16 - 1]),
-    "uint32": (pyarrow.uint32(), [0, 2**32 - 1]),
-    "uint64": (pyarrow.uint64(), [0, 2**64 - 1, 2**63]),
-    "half": (pyarrow.float16(), [1.5, -0.0, float("inf")]),
-    "float": (pyarrow.float32(), [0.1, -0.0, float("-inf"), 1e-45]),
-    "double": (pyarrow.float64(), [0.1, -0.0, float("inf"), 5e-324, 1e308]),
-    "string": (pyarrow.string(), ["", "é水\U0001f52c", "it's", "a\x00b", "NULL", " x "]),
-    "large_string": (pyarrow.large_string(), ["", "y" * 5000]),
-    "binary": (pyarrow.binary(), [b"", b"\x00\xff'\\x"]),
-    "large_binary": (pyarrow.large_binary(), [b"", b"\x00"]),
-    "fixed_binary": (pyarrow.binary(3), [b"abc", b"\x00\x00\x00"]),
-    "date32": (pyarrow.date32(), [date(1, 1, 1), date(9999, 12, 31)]),
-    "date64": (pyarrow.date64(), [date(1969, 12, 31)]),
-    "time32": (pyarrow.time32("ms"), [time(23, 59, 59, 999000)]),
-    "time64": (pyarrow.time64("us"), [time(0, 0, 0, 1)]),
-    "seconds": (pyarrow.timestamp("s"), [_PLAIN.replace(microsecond=0)]),
-    "nanoseconds": (pyarrow.timestamp("ns"), [1, -1, 2**62 + 1]),
-    "zoned": (pyarrow.timestamp("us", "Europe/Berlin"), [_NOW]),
-    "duration": (pyarrow.duration("us"), [timedelta(microseconds=-1), timedelta(days=400)]),
-    "decimal": (pyarrow.decimal128(20, 3), [Decimal("-12345678901234567.891")]),
-    "decimal256": (pyarrow.decimal256(60, 5), [Decimal("123456789012345678901234567890.12345")]),
-    "list": (pyarrow.list_(pyarrow.float64()), [[], [1.0, None, 3.5]]),
-    "nested": (pyarrow.list_(pyarrow.list_(pyarrow.int32())), [[], [[], None, [1, 2]]]),
-    "large_list": (pyarrow.large_list(pyarrow.string()), [[], ["a", None, ""]]),
-    "fixed_list": (pyarrow.list_(pyarrow.int16(), 2), [[1, 2], [None, 3]]),
-    "named_list": (pyarrow.list_(pyarrow.field("element", pyarrow.int64(), nullable=False)), [[1], []]),
-    "struct": (pyarrow.struct([("a", pyarrow.int32()), ("b", pyarrow.string())]), [{"a": 1, "b": None}]),
-    "map": (pyarrow.map_(pyarrow.string(), pyarrow.int32()), [[("k", 1)], []]),
-    "categories": (pyarrow.dictionary(pyarrow.int8(), pyarrow.string()), ["b", "a", "b"]),
-    "null": (pyarrow.null(), [None]),
-}
-
-
-class TableModel:
-    """A table as pyarrow holds it: its partitions, and the records that made them."""
-
-    def __init__(self, schema: pyarrow.Schema) -> None:
-        self.schema = schema
-        self.structure = table_structure(schema=schema)
-        self.node = new_id()
-        self.partitions: dict[int, list[dict[str, Any]]] = {}
-        self.records: list[Record] = []
-
-    def append(self, rows: list[dict[str, Any]], partition: int = 0) -> None:
-        """Rows are appended."""
-        self.partitions.setdefault(partition, []).extend(rows)
-        self._record(RowsAppended(partition, len(rows)), rows)
-
-    def replace(self, rows: list[dict[str, Any]], partition: int | None) -> None:
-        """A partition, or the whole table, is replaced."""
-        if partition is None:
-            self.partitions.clear()
-        self.partitions[partition or 0] = list(rows)
-        self._record(TableWritten(partition, len(rows)), rows)
-
-    def end(self) -> None:
-        """Something that is not data happens."""
-        self.records.append(record(len(self.records) + 1, StreamEnded()))
-
-    def batch(self, after: int = 0, upto: int | None = None) -> TableBatch:
-        """The records that follow `after`, to `upto`."""
-        return TableBatch(self.node, self.structure, after, tuple(self.records[after:upto]))
-
-    def table(self, columns: list[str] | None = None, partition: int | None = None) -> pyarrow.Table:
-        """What a read must give."""
-        numbers = sorted(self.partitions) if partition is None else [partition]
-        rows = [row for n in numbers for row in self.partitions.get(n, [])]
-        table = pyarrow.Table.from_pylist(rows, schema=self.schema)
-        return table if columns is None else table.select([c for c in self.schema.names if c in columns])
-
-    def _record(self, event: RowsAppended | TableWritten, rows: list[dict[str, Any]]) -> None:
-        columns = {name: [row[name] for row in rows] for name in self.schema.names}
-        body = table_body(columns, schema=self.schema)
-        self.records.append(record(len(self.records) + 1, event, body))
 
 
 async def _assert_reads(
@@ -136,14 +49,6 @@ def _text(table: pyarrow.Table) -> list[str]:
         c.cast(pyarrow.int64()) if pyarrow.types.is_temporal(c.type) and c.type.bit_width == 64 else c for c in table.columns
     ]
     return [repr(c.to_pylist()) for c in plain]
-
-
-def _rows(random: Random, count: int) -> list[dict[str, Any]]:
-    return [{"x": random.choice((None, random.randrange(-99, 99))), "y": random.random()} for _ in range(count)]
-
-
-def _model(*, names: tuple[str, str] = ("x", "y")) -> TableModel:
-    return TableModel(pyarrow.schema(list(zip(names, (pyarrow.int64(), pyarrow.float64()), strict=True))))
 
 
 class TableStoreContract:
@@ -251,22 +156,27 @@ class TableStoreContract:
         assert await store.watermark(model.node) == 0
 
     async def test_an_unknown_column_is_refused(self, store: TableStore) -> None:
-        model = _model()
+        model = two_columns()
         for _ in range(2):
             with pytest.raises(Malformed, match="nope"):
                 await store.read(model.node, model.structure, columns=["x", "nope"])
-            model.append(_rows(Random(0), 2))
+            model.append(random_rows(Random(0), 2))
             await store.apply([model.batch()])
 
     @pytest.mark.parametrize("seed", range(12))
     async def test_random_histories_equal_the_model(self, store: TableStore, reopen: Reopen, seed: int) -> None:
         random = Random(seed)
-        models = [_model(), _model(), TableModel(pyarrow.schema([("x", pyarrow.float16()), ("y", pyarrow.float64())])), _model()]
+        models = [
+            two_columns(),
+            two_columns(),
+            TableModel(pyarrow.schema([("x", pyarrow.float16()), ("y", pyarrow.float64())])),
+            two_columns(),
+        ]
         applied = [0] * len(models)
         for _ in range(12):
             for model in models:
                 for _ in range(random.randrange(4)):
-                    _happen(model, random)
+                    model.step(random)
             batches = []
             for n, model in enumerate(models):
                 # Some records come again, as after a crash between storage and catalog; some come later.
@@ -284,9 +194,9 @@ class TableStoreContract:
                 await _assert_reads(store, model, partition=partition)
 
     async def test_applied_twice_is_applied_once(self, store: TableStore) -> None:
-        model = _model()
+        model = two_columns()
         for _ in range(5):
-            model.append(_rows(Random(1), 2))
+            model.append(random_rows(Random(1), 2))
         assert await store.apply([model.batch(0, 3)]) == [3]
         assert await store.apply([model.batch(0, 3)]) == [3]
         assert await store.apply([model.batch(0, 5)]) == [5]  # what is new in it is applied
@@ -295,33 +205,33 @@ class TableStoreContract:
         await _assert_reads(store, model)
 
     async def test_a_batch_that_begins_too_late_does_not_count(self, store: TableStore) -> None:
-        model, other = _model(), _model()
+        model, other = two_columns(), two_columns()
         for _ in range(3):
-            model.append(_rows(Random(2), 1))
-        other.append(_rows(Random(3), 1))
+            model.append(random_rows(Random(2), 1))
+        other.append(random_rows(Random(3), 1))
         assert await store.apply([model.batch(1), other.batch()]) == [0, 1]
         assert await store.rows(model.node, model.structure) == 0
         await _assert_reads(store, other)
 
     async def test_two_batches_of_one_node_in_one_step(self, store: TableStore) -> None:
-        model = _model()
+        model = two_columns()
         for _ in range(4):
-            model.append(_rows(Random(4), 2))
+            model.append(random_rows(Random(4), 2))
         assert await store.apply([model.batch(0, 2), model.batch(2)]) == [4, 4]
         await _assert_reads(store, model)
 
     async def test_other_events_move_the_watermark(self, store: TableStore) -> None:
-        model = _model()
+        model = two_columns()
         model.end()
-        model.append(_rows(Random(5), 1))
+        model.append(random_rows(Random(5), 1))
         model.end()
         assert await store.apply([model.batch()]) == [3]
         assert await store.apply([TableBatch(model.node, model.structure, 3, ())]) == [3]
         await _assert_reads(store, model)
 
     async def test_a_bad_record_leaves_rows_and_watermarks_as_they_were(self, store: TableStore) -> None:
-        model, other = _model(), _model(names=("p", "q"))
-        model.append(_rows(Random(6), 3))
+        model, other = two_columns(), two_columns(names=("p", "q"))
+        model.append(random_rows(Random(6), 3))
         await store.apply([model.batch()])
         other.append([{"p": 1, "q": 2.0}])
         bad = record(2, RowsAppended(0, 1), b"no arrow")
@@ -336,37 +246,37 @@ class TableStoreContract:
 
     async def test_replacing_within_a_batch(self, store: TableStore) -> None:
         random = Random(7)
-        model, neighbour = _model(), _model()
-        neighbour.append(_rows(random, 3))
-        model.append(_rows(random, 4))
-        model.append(_rows(random, 2), partition=1)
+        model, neighbour = two_columns(), two_columns()
+        neighbour.append(random_rows(random, 3))
+        model.append(random_rows(random, 4))
+        model.append(random_rows(random, 2), partition=1)
         await store.apply([model.batch(), neighbour.batch()])
-        model.append(_rows(random, 5))
-        model.replace(_rows(random, 2), partition=0)
-        model.append(_rows(random, 1))
-        model.replace(_rows(random, 3), partition=1)
+        model.append(random_rows(random, 5))
+        model.replace(random_rows(random, 2), partition=0)
+        model.append(random_rows(random, 1))
+        model.replace(random_rows(random, 3), partition=1)
         await store.apply([model.batch(2)])
         await _assert_reads(store, model)
-        model.replace(_rows(random, 2), partition=None)
-        model.append(_rows(random, 1), partition=4)
+        model.replace(random_rows(random, 2), partition=None)
+        model.append(random_rows(random, 1), partition=4)
         model.replace([], partition=4)
         await store.apply([model.batch(6)])
         await _assert_reads(store, model)
         await _assert_reads(store, neighbour)
 
     async def test_many_tables_of_one_schema_in_one_step(self, store: TableStore) -> None:
-        models = [_model() for _ in range(20)]
+        models = [two_columns() for _ in range(20)]
         for n, model in enumerate(models):
             for _ in range(3):
-                model.append(_rows(Random(n), 2), partition=n % 3)
+                model.append(random_rows(Random(n), 2), partition=n % 3)
         assert await store.apply([m.batch() for m in models]) == [3] * 20
         for model in models:
             await _assert_reads(store, model)
 
     async def test_delete_removes_rows_and_watermarks_and_may_be_repeated(self, store: TableStore, reopen: Reopen) -> None:
-        kept, gone, alone = _model(), _model(), _model(names=("p", "q"))
+        kept, gone, alone = two_columns(), two_columns(), two_columns(names=("p", "q"))
         for model in (kept, gone):
-            model.append(_rows(Random(8), 3))
+            model.append(random_rows(Random(8), 3))
         alone.append([{"p": 1, "q": 2.0}])
         await store.apply([kept.batch(), gone.batch(), alone.batch()])
         doomed = [(gone.node, gone.structure), (alone.node, alone.structure), (new_id(), table_structure({"never": "int8"}))]
@@ -382,9 +292,9 @@ class TableStoreContract:
         await _assert_reads(store, alone)
 
     async def test_reads_beside_writes_see_whole_batches(self, store: TableStore) -> None:
-        model = _model()
+        model = two_columns()
         for _ in range(30):
-            model.append(_rows(Random(9), 3))
+            model.append(random_rows(Random(9), 3))
         is_done = False
 
         async def look() -> set[int]:
@@ -405,15 +315,3 @@ class TableStoreContract:
     async def test_closing_twice_is_the_same_as_once(self, store: TableStore) -> None:
         await store.close()
         await store.close()
-
-
-def _happen(model: TableModel, random: Random) -> None:
-    kind, partition = random.random(), random.choice((0, 0, 0, 1, 2))
-    if kind < 0.75:
-        model.append(_rows(random, random.choice((0, 1, 1, 3))), partition)
-    elif kind < 0.85:
-        model.replace(_rows(random, random.randrange(3)), partition)
-    elif kind < 0.92:
-        model.replace(_rows(random, random.randrange(3)), None)
-    else:
-        model.end()
