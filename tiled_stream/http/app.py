@@ -8,11 +8,8 @@ from typing import Any
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 
-from .._version import __version__
-from . import about, arrays, containers, metadata, metrics, search, stream, tables, validate
+from . import about, arrays, assets, containers, docs, metadata, metrics, revisions, search, stream, tables, unsupported, validate
 from .access import Access, guard
 from .faults import handlers
 from .params import API
@@ -29,10 +26,13 @@ def create_app(
 ) -> Shell:
     """The ASGI application over these services."""
     edge = Edge(services, settings)
+    access = Access(settings.api_key, public=settings.public)
     figures = metrics.Metrics(edge) if settings.metrics else None
     api_routes: list[Any] = [
         *about.API_ROUTES,
         *metadata.ROUTES,
+        *revisions.ROUTES,
+        *assets.ROUTES,
         *search.ROUTES,
         *arrays.ROUTES,
         *tables.ROUTES,
@@ -40,29 +40,26 @@ def create_app(
         *stream.ROUTES,
         *metrics.ROUTES,
         *validate.ROUTES,
+        *unsupported.ROUTES,
     ]
     application = Litestar(
         route_handlers=[
             Router(API, route_handlers=api_routes, guards=[guard]),
             Router("/custom", route_handlers=validate.ROUTES, guards=[guard]),
             *about.ROOT_ROUTES,
+            *docs.ROUTES,
         ],
         exception_handlers=handlers(),
         cors_config=_cors(settings),
         on_startup=list(on_startup),
         on_shutdown=list(on_shutdown),
-        openapi_config=OpenAPIConfig(
-            title="tiled_stream",
-            version=__version__,
-            path="/docs",
-            render_plugins=[SwaggerRenderPlugin(path="/"), JsonRenderPlugin(path="/openapi.json")],
-        ),
+        openapi_config=docs.openapi_config(),
         request_max_body_size=settings.request_bytesize_limit,
-        state=State({"edge": edge, "access": Access(settings.api_key, public=settings.public), "metrics": figures}),
+        state=State({"edge": edge, "access": access, "metrics": figures}),
         logging_config=None,
         debug=False,
     )
-    return Shell(application, figures)
+    return Shell(application, streams=stream.Streams(edge, access), access=access, metrics=figures)
 
 
 def _cors(settings: EdgeSettings) -> CORSConfig | None:

@@ -1,27 +1,38 @@
-"""Whole containers: their nested metadata as JSON, and the documents of a Bluesky run."""
+"""Whole containers: their nested metadata as JSON, and the documents of a Bluesky run.
+
+Both read the whole of what is below; what they gather is counted on the way, so that an answer beyond the limit is refused before
+it is built. Turning rows into documents is work for a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import base64
+import json
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
-from ..domain.errors import Malformed, NotFound
+from ..domain.errors import Malformed, NotFound, TooLarge
 from ..domain.search import Page, Search
 from ..domain.slices import whole
 from ..domain.structures import ArrayStructure
 from ..nodes.repository import Located
 from ..wire.negotiate import BLUESKY_RUN, JSON_SEQ, choose
 from ..wire.structures import data_source_to_wire
-from .answers import data_answer, data_tag
-from .bluesky_documents import Document, StreamContent, documents
+from .answers import data_answer, data_tag, not_modified
+from .bluesky_documents import StreamContent, documents
 from .params import Query, header, segments
 from .services import Edge, edge_of
 
-__all__ = ["ROUTES", "run_documents"]
+if TYPE_CHECKING:
+    import numpy
+    import pyarrow
+
+__all__ = ["ROUTES", "children"]
 
 Connection = Request[Any, Any, Any]
 
@@ -32,7 +43,7 @@ _PAGE = 300
 async def get_full(request: Connection, path: str) -> ASGIResponse:
     """A container with all that is below it; `field` chooses among its children."""
     query = Query(request.scope)
-    return await _answer(edge_of(request), request, query, path, query.all("field") or None)
+    return await _answer(request, query, path, query.all("field") or None)
 
 
 @post("/container/full/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
@@ -45,13 +56,7 @@ async def post_full(request: Connection, path: str) -> ASGIResponse:
         raise Malformed(f"The body is not JSON: {error}") from None
     if fields is not None and (not isinstance(fields, list) or not all(isinstance(f, str) for f in fields)):
         raise Malformed("The body must be a JSON list of names, or null.")
-    return await _answer(edge_of(request), request, Query(request.scope), path, fields)
-
-
-async def run_documents(edge: Edge, at: Located) -> list[Document]:
-    """The documents of the run at `at`."""
-    streams = [await _stream(edge, stream) for stream in await children(edge, at) if stream.node.family == "container"]
-    return await asyncio.to_thread(lambda: list(documents(at.node.metadata, streams)))
+    return await _answer(request, Query(request.scope), path, fields)
 
 
 async def children(edge: Edge, at: Located) -> list[Located]:
@@ -67,54 +72,99 @@ async def children(edge: Edge, at: Located) -> list[Located]:
         page = Page(limit=_PAGE, cursor=listing.next_cursor)
 
 
-async def _answer(edge: Edge, request: Connection, query: Query, path: str, fields: list[str] | None) -> ASGIResponse:
+async def _answer(request: Connection, query: Query, path: str, fields: list[str] | None) -> ASGIResponse:
+    edge, scope = edge_of(request), request.scope
     at = await edge.browse.resolve(segments(path))
     if at.node.family != "container" or at.column is not None:
         raise NotFound(f"{path!r} is not a container.")
     is_run = any(s.name == BLUESKY_RUN for s in at.node.specs)
-    media_type = choose(BLUESKY_RUN if is_run else "container", query.get("format"), header(request.scope, b"accept"))
+    media_type = choose(BLUESKY_RUN if is_run else "container", query.get("format"), header(scope, b"accept"))
+    budget = _Budget(edge.settings.response_bytesize_limit)
     if media_type == JSON_SEQ:
-        lines = [_record(document) for document in await run_documents(edge, at)]
-        body = b"".join(lines)
+        streams = [await _stream(edge, s, budget) for s in await children(edge, at) if s.node.family == "container"]
+        body = await asyncio.to_thread(_json_seq, at.node.metadata, streams)
     else:
-        body = orjson.dumps(await _nested(edge, at, fields))
+        body = orjson.dumps(await _nested(edge, at, fields, budget))
     tag = data_tag((body,))
-    return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
+    return not_modified(scope, tag) or await data_answer(scope, body, media_type, tag, filename=query.get("filename"))
 
 
-def _record(document: Document) -> bytes:
-    """RFC 7464 framing. NaN stays NaN, as the clients read it."""
-    import json
+class _Budget:
+    """How many bytes an answer may still grow by."""
 
-    name, doc = document
-    return b"\x1e" + json.dumps({"name": name, "doc": doc}, ensure_ascii=False).encode() + b"\n"
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+
+    def spend(self, size: int) -> None:
+        """`TooLarge` if that is more than there is."""
+        self._left -= size
+        if self._left < 0:
+            raise TooLarge(f"The answer would exceed {self._limit} bytes; ask for single fields or nodes.")
 
 
-async def _nested(edge: Edge, at: Located, fields: list[str] | None) -> dict[str, Any]:
+async def _nested(edge: Edge, at: Located, fields: list[str] | None, budget: _Budget) -> dict[str, Any]:
+    metadata = orjson.dumps(at.node.metadata)
+    budget.spend(len(metadata) + 100)
     contents: dict[str, Any] = {}
     if at.node.family == "container":
         for child in await children(edge, at):
             if fields is None or child.path[-1] in fields:
-                contents[child.path[-1]] = await _nested(edge, child, None)
-    return {"contents": contents, "metadata": at.node.metadata}
+                contents[child.path[-1]] = await _nested(edge, child, None, budget)
+    return {"contents": contents, "metadata": orjson.Fragment(metadata)}
 
 
-async def _stream(edge: Edge, at: Located) -> StreamContent:
-    columns: dict[str, list[Any]] = {}
-    arrays: dict[str, list[Any]] = {}
-    externals: dict[str, dict[str, Any]] = {}
+class _Stream:
+    """What is stored of one stream, as it was read."""
+
+    def __init__(self, name: str, metadata: dict[str, Any]) -> None:
+        self.name = name
+        self.metadata = metadata
+        self.tables: list[pyarrow.Table] = []
+        self.arrays: dict[str, numpy.ndarray] = {}
+        self.externals: dict[str, dict[str, Any]] = {}
+
+    def content(self) -> StreamContent:
+        """The same as plain values; slow for many rows."""
+        columns: dict[str, list[Any]] = {}
+        for table in self.tables:
+            columns |= zip(table.schema.names, (c.to_pylist() for c in table.columns), strict=True)
+        arrays = {key: array.tolist() for key, array in self.arrays.items() if array.ndim}
+        return StreamContent(self.name, self.metadata, columns, arrays, self.externals)
+
+
+async def _stream(edge: Edge, at: Located, budget: _Budget) -> _Stream:
+    stream = _Stream(at.path[-1], at.node.metadata)
     for child in await children(edge, at):
-        source = child.node.data_sources[0] if child.node.data_sources else None
-        if source is not None and source.management == "external":
-            externals[child.path[-1]] = data_source_to_wire(source)
-        elif child.node.family == "table":
+        node = child.node
+        if node.data_sources and node.data_sources[0].management == "external":
+            stream.externals[child.path[-1]] = data_source_to_wire(node.data_sources[0])
+        elif node.family == "table":
             table = await edge.reader.table(child)
-            columns |= dict(zip(table.schema.names, (c.to_pylist() for c in table.columns), strict=True))
-        elif isinstance(child.node.structure, ArrayStructure):
-            structure = child.node.structure
-            array = await edge.reader.array(child, structure, whole(structure.shape))
-            arrays[child.path[-1]] = array.tolist()
-    return StreamContent(at.path[-1], at.node.metadata, columns, arrays, externals)
+            budget.spend(table.nbytes)
+            stream.tables.append(table)
+        elif isinstance(node.structure, ArrayStructure):
+            array = await edge.reader.array(child, node.structure, whole(node.structure.shape))
+            budget.spend(array.nbytes)
+            stream.arrays[child.path[-1]] = array
+    return stream
+
+
+def _json_seq(metadata: dict[str, Any], streams: list[_Stream]) -> bytes:
+    """RFC 7464 framing. NaN stays NaN, as the clients read it."""
+    encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
+    found = documents(metadata, [stream.content() for stream in streams])
+    return b"".join(b"\x1e" + encode({"name": name, "doc": doc}).encode() + b"\n" for name, doc in found)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    if isinstance(value, date):  # and datetime
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return "data:application/octet-stream;base64," + base64.b64encode(value).decode()
+    if isinstance(value, complex):
+        return [value.real, value.imag]
+    return str(value)
 
 
 ROUTES = [get_full, post_full]

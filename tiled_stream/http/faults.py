@@ -14,8 +14,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from ..domain import errors
+from .params import base_url
 
-__all__ = ["FAULTS", "close_code_of", "error_response", "handlers", "status_of"]
+__all__ = ["FAULTS", "close_code_of", "error_headers", "error_response", "handlers", "status_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,10 @@ def _row(error: errors.TiledStreamError) -> tuple[int, int]:
 
 
 def _foreseen(request: Request[Any, Any, Any], error: errors.TiledStreamError) -> Response[bytes]:
-    return error_response(status_of(error), str(error), error_headers(error))
+    headers = error_headers(error)
+    if isinstance(error, errors.Unauthenticated):
+        headers["X-Tiled-Root"] = base_url(request.scope, request.app.state["edge"].settings.root_path)
+    return error_response(status_of(error), str(error), headers)
 
 
 def _framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -83,9 +83,9 @@ def base_url(scope: Any, root_path: str) -> str:
             host = value.decode("latin-1").split(",")[0].strip()
         elif key == b"x-forwarded-proto":
             proto = value.decode("latin-1").split(",")[0].strip()
-    scheme = proto or scope["scheme"]
+    scheme = proto or scope.get("scheme", "http")
     scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
     if host is None:
         server = scope.get("server") or ("localhost", None)
         host = server[0] if server[1] is None else f"{server[0]}:{server[1]}"
-    return f"{scheme}://{host}{root_path}{API}"
+    return f"{scheme}://{host}{root_path}{scope['state'].get('mounted_at', '')}{API}"

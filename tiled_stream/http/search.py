@@ -15,7 +15,7 @@ from ..wire.resources import resource
 from .answers import answer
 from .metadata import view_of
 from .params import Query, base_url, segments
-from .services import Edge, edge_of
+from .services import edge_of
 
 __all__ = ["ROUTES"]
 
@@ -25,15 +25,13 @@ Connection = Request[Any, Any, Any]
 @get(["/search", "/search/{path:path}"], opt={"scopes": ("read:metadata",)})
 async def get_search(request: Connection, path: str = "") -> ASGIResponse:
     """Children of a container that match all filters, a page of them."""
-    edge = edge_of(request)
-    return await _search(request, edge, path, deep=False)
+    return await _search(request, path, deep=False)
 
 
 @get(["/search-deep", "/search-deep/{path:path}"], opt={"scopes": ("read:metadata",)})
 async def get_search_deep(request: Connection, path: str = "") -> ASGIResponse:
     """Everything below a container that matches all filters, in order of creation."""
-    edge = edge_of(request)
-    return await _search(request, edge, path, deep=True)
+    return await _search(request, path, deep=True)
 
 
 @get(["/distinct", "/distinct/{path:path}"], opt={"scopes": ("read:metadata",)})
@@ -62,14 +60,15 @@ async def get_distinct(request: Connection, path: str = "") -> ASGIResponse:
     return await answer(request.scope, content)
 
 
-async def _search(request: Connection, edge: Edge, path: str, *, deep: bool) -> ASGIResponse:
+async def _search(request: Connection, path: str, *, deep: bool) -> ASGIResponse:
+    edge = edge_of(request)
     query = Query(request.scope)
     view = view_of(edge, request, query)
     search = Search(parse_filters(query.pairs), parse_sort([s for s in query.all("sort") if s]))
     page = _page(query, search, deep=deep)
     keys = segments(path)
     at = await edge.browse.resolve(keys)
-    max_depth = query.integer("max_depth", None, low=1, high=64) if deep else None
+    max_depth = query.integer("max_depth", None, low=1, high=64) if deep else query.integer("max_depth", None, high=5)
     url = f"{base_url(request.scope, edge.settings.root_path)}/search{'-deep' if deep else ''}/{'/'.join(keys)}"
     if view.fields == frozenset(("count",)):
         count = await edge.browse.count(at, search.filters, deep=deep, max_depth=max_depth)
@@ -88,8 +87,7 @@ async def _search(request: Connection, edge: Edge, path: str, *, deep: bool) -> 
 def _page(query: Query, search: Search, *, deep: bool) -> Page:
     offset = query.integer("page[offset]", None)
     cursor = query.integer("page[cursor]", None)
-    limit = query.integer("page[limit]", 100, high=300)
-    assert limit is not None
+    limit = query.integer("page[limit]", 100, high=300) or 0
     if offset is not None and cursor is not None:
         raise Unsatisfiable("Give 'page[offset]' or 'page[cursor]', not both.")
     if deep and search.sort:

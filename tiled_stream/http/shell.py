@@ -1,7 +1,7 @@
 """The shell around the application: what every request gets, whatever route it takes.
 
-Request id, timing, metrics, cookies for browsers; repeated slashes and the short forms of the API root. Pure ASGI, for it is
-on every path.
+Request id, timing, metrics, cookies for browsers; repeated slashes and the short forms of the API root. Sockets go straight to
+their own application. Pure ASGI, for it is on every path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .access import CSRF_COOKIE, KEY_COOKIE
+from .access import CSRF_COOKIE, KEY_COOKIE, Access
 from .metrics import Metrics
 from .params import API, Query, header
 
@@ -28,36 +28,40 @@ _SHORT = {API, f"{API}/metadata", f"{API}/search"}
 
 
 class Shell:
-    """Wraps `app`; `metrics` may be None."""
+    """Wraps `app`, which answers requests, and `streams`, which has the sockets; `metrics` may be None."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None) -> None:
+    def __init__(self, app: ASGIApp, *, streams: ASGIApp, access: Access, metrics: Metrics | None) -> None:
         self._app = app
-        self._metrics = metrics
+        self._streams = streams
+        self.access = access
+        self.metrics = metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._app(scope, receive, send)
             return
         scope["state"] = {**scope.get("state", {}), "request_id": secrets.token_hex(8)}
-        if "//" in scope["path"]:
-            scope["path"] = _SLASHES.sub("/", scope["path"])
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        _unmount(scope)
+        if kind == "websocket":
+            await self._streams(scope, receive, send)
             return
-        if scope["path"] in _SHORT and scope["method"] == "GET":
+        path = scope["path"]
+        if "//" in path:
+            path = scope["path"] = _SLASHES.sub("/", path)
+        if path in _SHORT and scope["method"] == "GET":
             await _redirect(scope, send)
             return
-        await _Exchange(self._app, self._metrics, scope, receive, send).run()
+        await _Exchange(self, scope, receive, send).run(self._app)
 
 
 class _Exchange:
     """One request and its response."""
 
-    __slots__ = ("_app", "_begin", "_metrics", "_receive", "_scope", "_send", "_size", "_status")
+    __slots__ = ("_begin", "_receive", "_scope", "_send", "_shell", "_size", "_status")
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None, scope: Any, receive: Any, send: Any) -> None:
-        self._app = app
-        self._metrics = metrics
+    def __init__(self, shell: Shell, scope: Any, receive: Any, send: Any) -> None:
+        self._shell = shell
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -65,13 +69,17 @@ class _Exchange:
         self._status = 500
         self._size = 0
 
-    async def run(self) -> None:
-        await self._app(self._scope, self._receive, self._sent)
-        seconds = time.perf_counter() - self._begin
-        if self._metrics is not None:
-            self._metrics.request(self._scope["method"], self._status, self._endpoint(), seconds, self._size)
-        if logger.isEnabledFor(logging.INFO):
-            self._log(seconds)
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            await app(self._scope, self._receive, self._sent)
+        finally:
+            seconds = time.perf_counter() - self._begin
+            if self._shell.metrics is not None:
+                # The template of the route, never the path itself.
+                endpoint = self._scope.get("path_template") or "unknown"
+                self._shell.metrics.request(self._scope["method"], self._status, endpoint, seconds, self._size)
+            if logger.isEnabledFor(logging.INFO):
+                self._log(seconds)
 
     async def _sent(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -88,21 +96,20 @@ class _Exchange:
         await self._send(message)
 
     def _cookies(self) -> list[tuple[bytes, bytes]]:
-        """A browser that brings the key in a link gets it as a cookie, and a token against forged requests."""
-        if b"api_key=" not in self._scope["query_string"] or self._status == 401:
+        """A browser that brings the key in a link gets it as a cookie, and a token against forged requests.
+
+        Only the right key: a wrong one would spoil what comes later. Scripts of our own pages must be able to read the token.
+        """
+        if b"api_key=" not in self._scope["query_string"]:
             return []
         key = Query(self._scope).get("api_key")
-        if not key or not key.isalnum():
+        if not key or not key.isalnum() or not self._shell.access.knows(key):
             return []
-        cookies = [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; Path=/; SameSite=lax".encode())]
+        end = "Path=/; SameSite=lax" + ("; Secure" if _is_secure(self._scope) else "")
+        cookies = [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; {end}".encode())]
         if CSRF_COOKIE not in (header(self._scope, b"cookie") or ""):
-            token = secrets.token_urlsafe(32)
-            cookies.append((b"set-cookie", f"{CSRF_COOKIE}={token}; HttpOnly; Path=/; SameSite=lax".encode()))
+            cookies.append((b"set-cookie", f"{CSRF_COOKIE}={secrets.token_urlsafe(32)}; {end}".encode()))
         return cookies
-
-    def _endpoint(self) -> str:
-        """The template of the route, never the path itself."""
-        return str(self._scope.get("path_template") or "unknown")
 
     def _log(self, seconds: float) -> None:
         principal = self._scope["state"].get("principal")
@@ -121,8 +128,24 @@ class _Exchange:
         )
 
 
+def _unmount(scope: Any) -> None:
+    """Below another application the path begins with where it stands; routes do not know of that, links must."""
+    root = scope.get("root_path")
+    if not root:
+        return
+    scope["state"]["mounted_at"] = root
+    scope["root_path"] = ""
+    if scope["path"].startswith(root + "/") or scope["path"] == root:
+        scope["path"] = scope["path"][len(root) :] or "/"
+
+
+def _is_secure(scope: Any) -> bool:
+    return scope["scheme"] == "https" or (header(scope, b"x-forwarded-proto") or "").startswith("https")
+
+
 async def _redirect(scope: Any, send: Any) -> None:
+    """307 to the same with a slash at its end; relative, so that it holds behind any proxy."""
     query = scope["query_string"]
-    target = (scope.get("root_path", "") + scope["path"]).encode() + b"/" + (b"?" + query if query else b"")
+    target = scope["path"].rsplit("/", 1)[-1].encode() + b"/" + (b"?" + query if query else b"")
     await send({"type": "http.response.start", "status": 307, "headers": [(b"location", target), (b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})

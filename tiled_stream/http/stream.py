@@ -88,7 +88,7 @@ class Streams:
         socket = _Socket(self._edge, self._access, scope, receive, send)
         try:
             await socket.run()
-        except Exception as error:  # noqa: BLE001 - the supervisor of sockets: logged, and the client is told
+        except Exception as error:  # the supervisor of sockets: logged, and the client is told
             request_id = scope["state"].get("request_id", "?")
             logger.error("Stream %s of %s failed", request_id, scope["path"], exc_info=error)
             await socket.fail(f"Internal server error; the log tells more under request {request_id}.")
@@ -113,7 +113,8 @@ class _Socket:
         self._receive = receive
         self._send = send
         self._accepted = False
-        self._closed = False
+        # No more may be sent: it was closed or refused, or the client left.
+        self._gone = False
         self._can_frames = FRAMES in (scope.get("extensions") or {})
 
     async def run(self) -> None:
@@ -210,18 +211,20 @@ class _Socket:
             sender = asyncio.create_task(self._deliver(subscription, encoder), name=f"stream of {at.node.id}")
             listener = asyncio.create_task(self._listen(), name=f"listener of {at.node.id}")
             try:
-                done, _ = await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 sender.cancel()
                 listener.cancel()
                 await asyncio.wait({sender, listener})
-            for task in done:
-                task.result()
+            for task in (sender, listener):
+                if not task.cancelled():
+                    task.result()
 
     async def _listen(self) -> None:
         """What the client says is not listened to; that it left is."""
         while (await self._receive())["type"] != "websocket.disconnect":
             pass
+        self._gone = True
 
     async def _deliver(self, subscription: Subscription, encoder: MessageEncoder) -> None:
         """Send until it is over, or until the client has taken nothing for `send_timeout`."""
@@ -266,7 +269,7 @@ class _Socket:
 
     async def _deny(self, status: int, sentence: str, more: dict[str, str]) -> None:
         """Refuse the handshake with a status and a reason."""
-        self._closed = True
+        self._gone = True
         if "websocket.http.response" not in (self._scope.get("extensions") or {}):
             await self._send({"type": "websocket.close", "code": 4000 + status, "reason": ""})
             return
@@ -279,9 +282,9 @@ class _Socket:
 
     async def _close(self, code: int, reason: str) -> None:
         """Say why, and wait for the client's answer."""
-        if not code or self._closed:
+        if not code or self._gone:
             return
-        self._closed = True
+        self._gone = True
         short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         try:
             async with asyncio.timeout(_EVICTED_SECONDS if code == 1013 else _FAREWELL_SECONDS):
