@@ -142,7 +142,9 @@ class Persister:
                 await self._log.release(item.lease, delay=self._retry if item.records else 0.02)
                 continue
             try:
-                await self._log.settle(item.lease, item.watermark)
+                # After a power cut the catalog may know more than the log does; the log settles what it has.
+                head = (await self._log.head(item.lease.node)).sequence
+                await self._log.settle(item.lease, min(item.watermark, head))
             except (LeaseLost, Gone):
                 logger.info("Node %s was taken over or deleted meanwhile", item.lease.node)
                 continue

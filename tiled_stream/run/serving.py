@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -71,9 +72,8 @@ def hypercorn_config(sock: socket.socket | None = None) -> Config:
     """Settings of the server that this application was measured with; the reason stands beside each."""
     config = Config()
     if sock is not None:
-        config.bind = [f"fd://{sock.fileno()}"]
+        config.bind = [f"fd://{os.dup(sock.fileno())}"]  # hypercorn closes what it was given
     config.worker_class = "uvloop"  # with the plain loop an open socket can keep hypercorn from stopping
-    config.workers = 0  # one process; run several behind a balancer
     config.graceful_timeout = 3 * SECONDS  # after our own drain
     config.shutdown_timeout = 30 * SECONDS
     config.websocket_ping_interval = 20 * SECONDS  # keeps proxies open
