@@ -95,9 +95,11 @@ class _DuckdbFile:
             return
         while not self._cursors.empty():
             self._cursors.get().close()
-        db.execute("USE memory")
-        db.execute("DETACH store")  # writes the WAL into the file
-        db.close()
+        try:
+            db.execute("USE memory")
+            db.execute("DETACH store")  # writes the WAL into the file; if it cannot, the WAL is read when it is opened next
+        finally:
+            db.close()
 
     def watermark(self, dataset: int) -> int:
         return self._watermarks.get(dataset, 0)
