@@ -68,7 +68,7 @@ pre{{padding:1rem;background:#8882}}</style>
 <pre>from tiled.client import from_uri
 client = from_uri("{escape(url)}", api_key="…")</pre>
 <p><a href="{escape(url.removesuffix(API))}/docs">API documentation</a></p></html>"""
-    return ASGIResponse(body=page.encode(), media_type="text/html; charset=utf-8")
+    return ASGIResponse(body=page.encode(), media_type="text/html")
 
 
 API_ROUTES = [get_about]

@@ -10,8 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 import msgspec
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar import Request
 
 from ..domain.errors import Forbidden, Unauthenticated, Unsatisfiable
 from .params import Query, header
@@ -98,15 +97,18 @@ class Access:
         return ANONYMOUS if self.public else None
 
 
-async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Check the scopes that the route declares (`opt={"scopes": …}`); a route without declaration is open to nobody."""
-    scope: Any = connection.scope
+async def guard(request: Request[Any, Any, Any]) -> None:
+    """Check the scopes that the route declares (`opt={"scopes": …}`); a route without declaration is open to nobody.
+
+    Hung in before the handler, not as a guard of the framework: that would copy the route at every request.
+    """
+    scope: Any = request.scope
     if scope["method"] == "OPTIONS":  # the framework's own, it tells only the methods
         return
-    needed = handler.opt["scopes"]
+    needed = request.route_handler.opt["scopes"]
     if not needed:
         return
-    principal = connection.app.state["access"].of_request(scope)
+    principal = request.app.state["access"].of_request(scope)
     scope["state"]["principal"] = principal
     check_scopes(principal, needed)
 

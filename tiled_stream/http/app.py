@@ -44,8 +44,8 @@ def create_app(
     ]
     application = Litestar(
         route_handlers=[
-            Router(API, route_handlers=api_routes, guards=[guard]),
-            Router("/custom", route_handlers=validate.ROUTES, guards=[guard]),
+            Router(API, route_handlers=api_routes, before_request=guard),
+            Router("/custom", route_handlers=validate.ROUTES, before_request=guard),
             *about.ROOT_ROUTES,
             *docs.ROUTES,
         ],

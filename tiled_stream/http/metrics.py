@@ -105,7 +105,7 @@ async def get_metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     asked = CollectorRegistry()
     asked.register(_Asked(await edge.services.stats()))
     body = generate_latest(metrics.registry) + generate_latest(asked)
-    return ASGIResponse(body=body, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return ASGIResponse(body=body, media_type="text/plain; version=0.0.4")
 
 
 ROUTES = [get_metrics]
