@@ -2,6 +2,7 @@
 
 - No permessage-deflate: it blocks the loop for milliseconds a frame and costs 100 kB a socket.
 - Ready frames: a batch of WebSocket frames, encoded once for all subscribers, is written in one go (`http.stream.FRAMES`).
+- Pings end with their socket: else they linger for an interval and hold up the stop.
 - A bounded close: a client that reads nothing cannot keep its socket open.
 
 With another version nothing is changed and everything still works, a little slower.
@@ -36,6 +37,7 @@ def install() -> bool:
     setattr(ws_stream, "_tiled_stream", True)  # noqa: B010
     setattr(ws_stream, "server_extensions_handshake", lambda requested, supported: None)  # noqa: B010
     _take_frames(ws_stream)
+    _end_pings(ws_stream)
     _bound_close(tcp_server)
     return True
 
@@ -64,6 +66,30 @@ def _take_frames(ws_stream: Any) -> None:
         await original(self, message)
 
     ws_stream.WSStream.app_send = app_send
+
+
+def _end_pings(ws_stream: Any) -> None:
+    original = ws_stream.WSStream.handle
+    ping, stream_closed = ws_stream.Ping, ws_stream.StreamClosed
+
+    async def send_pings(self: Any) -> None:
+        self._pinging = asyncio.current_task()
+        try:
+            while not self.closed:
+                await self.context.sleep(self.config.websocket_ping_interval)
+                await self._send_wsproto_event(ping())
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+
+    async def handle(self: Any, event: Any) -> None:
+        await original(self, event)
+        pinging = getattr(self, "_pinging", None)
+        if isinstance(event, stream_closed) and pinging is not None:
+            pinging.cancel()
+
+    ws_stream.WSStream._send_pings = send_pings
+    ws_stream.WSStream.handle = handle
 
 
 def _bound_close(tcp_server: Any) -> None:
