@@ -90,7 +90,7 @@ class Access:
 
     def knows(self, key: str) -> bool:
         """Is it the key? Takes as long for a wrong one."""
-        return hmac.compare_digest(key.encode(), self._key)
+        return bool(self._key) and hmac.compare_digest(key.encode(), self._key)
 
     def without_credentials(self) -> Principal | None:
         """Who somebody without credentials is; None: nobody."""

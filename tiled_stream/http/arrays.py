@@ -20,7 +20,7 @@ from ..wire.arrays import check_body_type, encode_array
 from ..wire.negotiate import choose
 from ..wire.structures import structure_to_wire
 from .answers import BIG, data_answer, data_tag, not_modified, null
-from .params import Query, header, segments
+from .params import Query, header, keys_of
 from .services import Edge, ack_of, edge_of
 
 __all__ = ["ROUTES"]
@@ -29,22 +29,22 @@ Connection = Request[Any, Any, Any]
 
 
 @get("/array/full/{path:path}", opt={"scopes": ("read:data",)})
-async def get_full(request: Connection, path: str) -> ASGIResponse:
+async def get_full(request: Connection) -> ASGIResponse:
     """An array, or a `slice` of it."""
     edge = edge_of(request)
     query = Query(request.scope)
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     structure = await edge.reader.array_structure(at)
     selection = parse_selection(query.get("slice") or "", structure.shape)
     return await _answer(edge, request, query, at, structure, selection)
 
 
 @get("/array/block/{path:path}", opt={"scopes": ("read:data",)})
-async def get_block(request: Connection, path: str) -> ASGIResponse:
+async def get_block(request: Connection) -> ASGIResponse:
     """One chunk of an array, or a `slice` of that chunk."""
     edge = edge_of(request)
     query = Query(request.scope)
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     structure = await edge.reader.array_structure(at)
     offset, shape = block_region(structure.chunks, _block(query))
     inside = parse_selection(query.get("slice") or "", shape)
@@ -53,28 +53,28 @@ async def get_block(request: Connection, path: str) -> ASGIResponse:
 
 
 @put("/array/full/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def put_full(request: Connection, path: str) -> ASGIResponse:
+async def put_full(request: Connection) -> ASGIResponse:
     """Write a whole array: its C-order bytes."""
     edge = edge_of(request)
     check_body_type(header(request.scope, b"content-type"))
     command = WriteArray(await request.body(), persist=Query(request.scope).flag("persist", True))
-    await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
 @put("/array/block/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def put_block(request: Connection, path: str) -> ASGIResponse:
+async def put_block(request: Connection) -> ASGIResponse:
     """Write one chunk."""
     edge = edge_of(request)
     check_body_type(header(request.scope, b"content-type"))
     query = Query(request.scope)
     command = WriteBlock(_block(query), await request.body(), persist=query.flag("persist", True))
-    await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
 @patch("/array/full/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def patch_full(request: Connection, path: str) -> ASGIResponse:
+async def patch_full(request: Connection) -> ASGIResponse:
     """Write a region; with `extend` the array grows to hold it. Answers the structure afterwards."""
     edge = edge_of(request)
     check_body_type(header(request.scope, b"content-type"))
@@ -89,7 +89,7 @@ async def patch_full(request: Connection, path: str) -> ASGIResponse:
         extend=query.flag("extend", False),
         persist=query.flag("persist", True),
     )
-    accepted = await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return ASGIResponse(body=orjson.dumps(structure_to_wire(accepted.structure)), media_type="application/json")
 
 

@@ -25,7 +25,7 @@ from ..wire.negotiate import BLUESKY_RUN, JSON_SEQ, choose
 from ..wire.structures import data_source_to_wire
 from .answers import data_answer, data_tag, not_modified
 from .bluesky_documents import StreamContent, documents
-from .params import Query, header, segments
+from .params import Query, header, keys_of
 from .services import Edge, edge_of
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ _PAGE = 300
 
 
 @get("/container/full/{path:path}", opt={"scopes": ("read:data",)})
-async def get_full(request: Connection, path: str) -> ASGIResponse:
+async def get_full(request: Connection) -> ASGIResponse:
     """A container with all that is below it; `field` chooses among its children."""
     query = Query(request.scope)
-    return await _answer(request, query, path, query.all("field") or None)
+    return await _answer(request, query, query.all("field") or None)
 
 
 @post("/container/full/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
-async def post_full(request: Connection, path: str) -> ASGIResponse:
+async def post_full(request: Connection) -> ASGIResponse:
     """As GET, with the children in the body."""
     body = await request.body()
     try:
@@ -56,7 +56,7 @@ async def post_full(request: Connection, path: str) -> ASGIResponse:
         raise Malformed(f"The body is not JSON: {error}") from None
     if fields is not None and (not isinstance(fields, list) or not all(isinstance(f, str) for f in fields)):
         raise Malformed("The body must be a JSON list of names, or null.")
-    return await _answer(request, Query(request.scope), path, fields)
+    return await _answer(request, Query(request.scope), fields)
 
 
 async def children(edge: Edge, at: Located) -> list[Located]:
@@ -72,11 +72,11 @@ async def children(edge: Edge, at: Located) -> list[Located]:
         page = Page(limit=_PAGE, cursor=listing.next_cursor)
 
 
-async def _answer(request: Connection, query: Query, path: str, fields: list[str] | None) -> ASGIResponse:
+async def _answer(request: Connection, query: Query, fields: list[str] | None) -> ASGIResponse:
     edge, scope = edge_of(request), request.scope
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     if at.node.family != "container" or at.column is not None:
-        raise NotFound(f"{path!r} is not a container.")
+        raise NotFound(f"{'/'.join(at.path)!r} is not a container.")
     is_run = any(s.name == BLUESKY_RUN for s in at.node.specs)
     media_type = choose(BLUESKY_RUN if is_run else "container", query.get("format"), header(scope, b"accept"))
     budget = _Budget(edge.settings.response_bytesize_limit)

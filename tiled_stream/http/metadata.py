@@ -18,7 +18,7 @@ from ..nodes.repository import Located
 from ..wire.bodies import parse_create, parse_patch, parse_replace
 from ..wire.resources import ATTRIBUTES, View, column_resource, create_reply, resource
 from .answers import answer, null
-from .params import Query, base_url, segments
+from .params import Query, base_url, keys_of
 from .services import Edge, ack_of, edge_of
 
 __all__ = ["ROUTES", "created", "view_of"]
@@ -71,58 +71,58 @@ async def _resource(edge: Edge, at: Located, view: View) -> dict[str, Any]:
 
 
 @get(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("read:metadata",)})
-async def get_metadata(request: Connection, path: str = "") -> ASGIResponse:
+async def get_metadata(request: Connection) -> ASGIResponse:
     """One node."""
     edge = edge_of(request)
     query = Query(request.scope)
     view = view_of(edge, request, query)
     query.integer("max_depth", None, high=5)
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     data = await _resource(edge, at, view)
     meta = {"root_path": edge.settings.root_path or "/"} if query.flag("root_path", False) else {}
     return await answer(request.scope, {"data": data, "error": None, "links": None, "meta": meta})
 
 
 @post(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("write:metadata", "create:node")}, status_code=200)
-async def post_metadata(request: Connection, path: str = "") -> ASGIResponse:
+async def post_metadata(request: Connection) -> ASGIResponse:
     """Create a node under the container at `path`; storage is allocated for data that this server will hold."""
-    return await created(request, path, registered=False)
+    return await created(request, registered=False)
 
 
 @patch(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("write:metadata",)}, status_code=200)
-async def patch_metadata(request: Connection, path: str = "") -> ASGIResponse:
+async def patch_metadata(request: Connection) -> ASGIResponse:
     """Edit metadata and specs by JSON Patch or merge patch."""
     edge = edge_of(request)
     drop = Query(request.scope).flag("drop_revision", False)
     command = parse_patch(await request.body(), drop)
-    accepted = await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return _edited(accepted, command.access_tags is not None)
 
 
 @put(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("write:metadata",)}, status_code=200)
-async def put_metadata(request: Connection, path: str = "") -> ASGIResponse:
+async def put_metadata(request: Connection) -> ASGIResponse:
     """Replace metadata or specs."""
     edge = edge_of(request)
     command = parse_replace(await request.body(), Query(request.scope).flag("drop_revision", False))
-    accepted = await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return _edited(accepted, bool(command.access_tags))
 
 
 @delete(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("delete:node", "delete:revision")}, status_code=200)
-async def delete_metadata(request: Connection, path: str = "") -> ASGIResponse:
+async def delete_metadata(request: Connection) -> ASGIResponse:
     """Delete a node; with `recursive` its children, without `external_only` the data that this server holds."""
     edge = edge_of(request)
     query = Query(request.scope)
     command = DeleteNode(recursive=query.flag("recursive", False), external_only=query.flag("external_only", True))
-    await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
-async def created(request: Connection, path: str, *, registered: bool) -> ASGIResponse:
+async def created(request: Connection, *, registered: bool) -> ASGIResponse:
     """Create a node as the body says. `registered`: its data exist already."""
     edge = edge_of(request)
     command = parse_create(await request.body(), registered)
-    accepted = await edge.writer.submit(segments(path), command, ack=ack_of(request.scope))
+    accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     assert accepted.node is not None
     url = base_url(request.scope, edge.settings.root_path)
     return _json(create_reply(accepted.node, accepted.path, url, command.access_tags))

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from ..domain.errors import Malformed
 
-__all__ = ["API", "Query", "base_url", "header", "segments"]
+__all__ = ["API", "Query", "base_url", "header", "keys_of", "segments"]
 
 API = "/api/v1"
 
@@ -58,6 +58,11 @@ class Query:
         if not low <= number <= high:
             raise Malformed(f"{name!r} is between {low} and {high}, not {number}.")
         return number
+
+
+def keys_of(request: Any) -> tuple[str, ...]:
+    """The keys by which a request addresses a node; none for the root. Routes end in `{path:path}` or have no parameter."""
+    return segments(request.scope["path_params"].get("path", ""))
 
 
 def segments(path: str) -> tuple[str, ...]:

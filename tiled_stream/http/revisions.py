@@ -12,7 +12,7 @@ from ..catalog.port import Revision
 from ..domain.commands import DeleteRevision
 from ..domain.errors import Malformed
 from .answers import answer, null
-from .params import Query, base_url, segments
+from .params import Query, base_url, keys_of
 from .services import ack_of, edge_of
 
 __all__ = ["ROUTES"]
@@ -21,13 +21,13 @@ Connection = Request[Any, Any, Any]
 
 
 @get(["/revisions", "/revisions/{path:path}"], opt={"scopes": ("read:metadata",)})
-async def get_revisions(request: Connection, path: str = "") -> ASGIResponse:
+async def get_revisions(request: Connection) -> ASGIResponse:
     """Earlier states of a node, oldest first, a page of them."""
     edge = edge_of(request)
     query = Query(request.scope)
     offset = query.integer("page[offset]", 0) or 0
     limit = query.integer("page[limit]", 100, high=300) or 0
-    keys = segments(path)
+    keys = keys_of(request)
     revisions, count = await edge.browse.revisions(await edge.browse.resolve(keys), offset=offset, limit=limit)
     url = f"{base_url(request.scope, edge.settings.root_path)}/revisions/{'/'.join(keys)}"
     more = limit > 0 and offset + limit < count
@@ -41,12 +41,12 @@ async def get_revisions(request: Connection, path: str = "") -> ASGIResponse:
 
 
 @delete(["/revisions", "/revisions/{path:path}"], opt={"scopes": ("delete:revision",)}, status_code=200)
-async def delete_revision(request: Connection, path: str = "") -> ASGIResponse:
+async def delete_revision(request: Connection) -> ASGIResponse:
     """Forget one revision."""
     number = Query(request.scope).integer("number", None, low=1)
     if number is None:
         raise Malformed("Say which revision: ?number=N.")
-    await edge_of(request).writer.submit(segments(path), DeleteRevision(number), ack=ack_of(request.scope))
+    await edge_of(request).writer.submit(keys_of(request), DeleteRevision(number), ack=ack_of(request.scope))
     return null()
 
 

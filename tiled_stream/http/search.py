@@ -14,7 +14,7 @@ from ..wire.queries import parse_filters, parse_sort
 from ..wire.resources import resource
 from .answers import answer
 from .metadata import view_of
-from .params import Query, base_url, segments
+from .params import Query, base_url, keys_of
 from .services import edge_of
 
 __all__ = ["ROUTES"]
@@ -23,23 +23,23 @@ Connection = Request[Any, Any, Any]
 
 
 @get(["/search", "/search/{path:path}"], opt={"scopes": ("read:metadata",)})
-async def get_search(request: Connection, path: str = "") -> ASGIResponse:
+async def get_search(request: Connection) -> ASGIResponse:
     """Children of a container that match all filters, a page of them."""
-    return await _search(request, path, deep=False)
+    return await _search(request, deep=False)
 
 
 @get(["/search-deep", "/search-deep/{path:path}"], opt={"scopes": ("read:metadata",)})
-async def get_search_deep(request: Connection, path: str = "") -> ASGIResponse:
+async def get_search_deep(request: Connection) -> ASGIResponse:
     """Everything below a container that matches all filters, in order of creation."""
-    return await _search(request, path, deep=True)
+    return await _search(request, deep=True)
 
 
 @get(["/distinct", "/distinct/{path:path}"], opt={"scopes": ("read:metadata",)})
-async def get_distinct(request: Connection, path: str = "") -> ASGIResponse:
+async def get_distinct(request: Connection) -> ASGIResponse:
     """Distinct metadata values, families and specs among matching children."""
     edge = edge_of(request)
     query = Query(request.scope)
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     found = await edge.browse.distinct(
         at,
         parse_filters(query.pairs),
@@ -60,13 +60,13 @@ async def get_distinct(request: Connection, path: str = "") -> ASGIResponse:
     return await answer(request.scope, content)
 
 
-async def _search(request: Connection, path: str, *, deep: bool) -> ASGIResponse:
+async def _search(request: Connection, *, deep: bool) -> ASGIResponse:
     edge = edge_of(request)
     query = Query(request.scope)
     view = view_of(edge, request, query)
     search = Search(parse_filters(query.pairs), parse_sort([s for s in query.all("sort") if s]))
     page = _page(query, search, deep=deep)
-    keys = segments(path)
+    keys = keys_of(request)
     at = await edge.browse.resolve(keys)
     max_depth = query.integer("max_depth", None, low=1, high=64) if deep else query.integer("max_depth", None, high=5)
     url = f"{base_url(request.scope, edge.settings.root_path)}/search{'-deep' if deep else ''}/{'/'.join(keys)}"

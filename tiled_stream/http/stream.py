@@ -26,7 +26,7 @@ from ..wire.messages import Envelope, MessageEncoder
 from .access import READ, Access, Principal, check_scopes
 from .answers import null
 from .faults import close_code_of, error_headers, status_of
-from .params import API, Query, base_url, header, segments
+from .params import API, Query, base_url, header, keys_of, segments
 from .services import Edge, ack_of, edge_of
 from .watch import SendWatch
 
@@ -63,9 +63,9 @@ _REASONS = {"ended": (1000, "Producer ended stream"), "deleted": (1000, "Node de
 
 
 @delete("/stream/close/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def close_stream(request: Connection, path: str) -> ASGIResponse:
+async def close_stream(request: Connection) -> ASGIResponse:
     """Tell subscribers of this node that nothing more will come."""
-    await edge_of(request).writer.submit(segments(path), EndStream(), ack=ack_of(request.scope))
+    await edge_of(request).writer.submit(keys_of(request), EndStream(), ack=ack_of(request.scope))
     return null()
 
 

@@ -14,7 +14,7 @@ from ..domain.errors import Malformed, TooLarge, Unsatisfiable, UnsupportedType
 from ..wire.negotiate import choose
 from ..wire.tables import ARROW_FILE, encode_table
 from .answers import BIG, data_answer, data_tag, not_modified, null
-from .params import Query, header, segments
+from .params import Query, header, keys_of
 from .services import Edge, ack_of, edge_of
 
 __all__ = ["ROUTES"]
@@ -23,65 +23,65 @@ Connection = Request[Any, Any, Any]
 
 
 @get("/table/full/{path:path}", opt={"scopes": ("read:data",)})
-async def get_full(request: Connection, path: str) -> ASGIResponse:
+async def get_full(request: Connection) -> ASGIResponse:
     """All rows, all partitions one after the other."""
     query = Query(request.scope)
-    return await _answer(edge_of(request), request, query, path, _columns(query), None)
+    return await _answer(edge_of(request), request, query, _columns(query), None)
 
 
 @post("/table/full/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
-async def post_full(request: Connection, path: str) -> ASGIResponse:
+async def post_full(request: Connection) -> ASGIResponse:
     """As GET, with the columns in the body for those who want many."""
-    return await _answer(edge_of(request), request, Query(request.scope), path, await _columns_of_body(request), None)
+    return await _answer(edge_of(request), request, Query(request.scope), await _columns_of_body(request), None)
 
 
 @get("/table/partition/{path:path}", opt={"scopes": ("read:data",)})
-async def get_partition(request: Connection, path: str) -> ASGIResponse:
+async def get_partition(request: Connection) -> ASGIResponse:
     """The rows of one partition."""
     query = Query(request.scope)
-    return await _answer(edge_of(request), request, query, path, _columns(query), _partition(query))
+    return await _answer(edge_of(request), request, query, _columns(query), _partition(query))
 
 
 @post("/table/partition/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
-async def post_partition(request: Connection, path: str) -> ASGIResponse:
+async def post_partition(request: Connection) -> ASGIResponse:
     """As GET, with the columns in the body."""
     query = Query(request.scope)
     columns = await _columns_of_body(request)
-    return await _answer(edge_of(request), request, query, path, columns, _partition(query))
+    return await _answer(edge_of(request), request, query, columns, _partition(query))
 
 
 @put("/table/full/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def put_full(request: Connection, path: str) -> ASGIResponse:
+async def put_full(request: Connection) -> ASGIResponse:
     """Replace all rows."""
     _check_body_type(request)
     command = WriteTable(None, await request.body())
-    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge_of(request).writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
 @put("/table/partition/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def put_partition(request: Connection, path: str) -> ASGIResponse:
+async def put_partition(request: Connection) -> ASGIResponse:
     """Replace the rows of one partition."""
     _check_body_type(request)
     command = WriteTable(_partition(Query(request.scope)), await request.body())
-    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge_of(request).writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
 @patch("/table/partition/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
-async def patch_partition(request: Connection, path: str) -> ASGIResponse:
+async def patch_partition(request: Connection) -> ASGIResponse:
     """Append rows to a partition."""
     _check_body_type(request)
     command = AppendRows(_partition(Query(request.scope)), await request.body())
-    await edge_of(request).writer.submit(segments(path), command, ack=ack_of(request.scope))
+    await edge_of(request).writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
 async def _answer(
-    edge: Edge, request: Connection, query: Query, path: str, columns: list[str] | None, partition: int | None
+    edge: Edge, request: Connection, query: Query, columns: list[str] | None, partition: int | None
 ) -> ASGIResponse:
     media_type = choose("table", query.get("format"), header(request.scope, b"accept"))
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     tag = data_tag((edge.log.epoch, at.node.id, at.head, at.column, columns, partition, media_type))
     same = not_modified(request.scope, tag)
     if same is not None:

@@ -12,7 +12,7 @@ from ..domain.errors import Refused, Unsatisfiable
 from ..nodes.repository import Located
 from ..wire.negotiate import BLUESKY_RUN
 from .containers import children
-from .params import Query, segments
+from .params import Query, keys_of
 from .services import Edge, edge_of
 
 __all__ = ["ROUTES"]
@@ -23,25 +23,25 @@ _SCOPES = ("read:data", "read:metadata", "write:metadata")
 
 
 @get("/validate/{path:path}", opt={"scopes": _SCOPES})
-async def get_validate(request: Connection, path: str) -> ASGIResponse:
+async def get_validate(request: Connection) -> ASGIResponse:
     """Check a run."""
-    return await _validate(request, path)
+    return await _validate(request)
 
 
 @post("/validate/{path:path}", opt={"scopes": _SCOPES}, status_code=200)
-async def post_validate(request: Connection, path: str) -> ASGIResponse:
+async def post_validate(request: Connection) -> ASGIResponse:
     """Check a run; a body with errors to ignore is accepted and has no effect, for nothing is raised here."""
-    return await _validate(request, path)
+    return await _validate(request)
 
 
-async def _validate(request: Connection, path: str) -> ASGIResponse:
+async def _validate(request: Connection) -> ASGIResponse:
     edge = edge_of(request)
     query = Query(request.scope)
     query.flag("fix", False)
     read = query.flag("read", False)
-    at = await edge.browse.resolve(segments(path))
+    at = await edge.browse.resolve(keys_of(request))
     if not any(s.name == BLUESKY_RUN and (s.version or "").startswith("3.") for s in at.node.specs):
-        raise Unsatisfiable(f"{path!r} is not a {BLUESKY_RUN} of version 3; only those can be validated.")
+        raise Unsatisfiable(f"{'/'.join(at.path)!r} is not a {BLUESKY_RUN} of version 3; only those can be validated.")
     notes = [note for stream in await children(edge, at) for note in await _notes(edge, stream, read=read)]
     return ASGIResponse(body=orjson.dumps({"valid": not notes, "notes": notes}), media_type="application/json")
 
