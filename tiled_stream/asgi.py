@@ -1,17 +1,20 @@
-"""The application for an ASGI server that is started on its own: ``hypercorn -w 0 tiled_stream.asgi:app``.
+"""The application for an ASGI server that is started on its own: ``hypercorn tiled_stream.asgi:app``.
 
-Settings come from the environment (``TILED_STREAM_*``). The server is put together at start-up. SIGTERM drains first: streams
-are closed with 1012, then the server is told to stop.
+Settings come from the environment (``TILED_STREAM_*``). The server is put together when its lifespan begins. What must stay true:
+before sockets are closed, streams are told to come back (1012), however the server was told to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 from typing import Any
 
-from .run import hypercorn_patches
+from .domain.errors import Unavailable
+from .run import hypercorn_patches, logs
 from .run.assembly import Assembly, assembled
 from .run.settings import SettingsError, from_env
 
@@ -26,6 +29,7 @@ class Application:
         self._draining: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Lifespan starts and stops it; the rest goes to the application within."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif self._app is None:
@@ -35,21 +39,29 @@ class Application:
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()
-        try:
-            settings = from_env(os.environ).with_key()
-        except SettingsError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        patched = hypercorn_patches.install()
-        async with assembled(settings) as assembly:
-            self._app = hypercorn_patches.with_frames(assembly.app) if patched else assembly.app
-            self._listen(assembly)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                settings = from_env(os.environ)
+                if not settings.api_key and not settings.public:
+                    raise SettingsError("Nobody could use this server: set TILED_STREAM_API_KEY to a key of letters and digits.")
+                logs.configure(level=settings.log_level, log_format=settings.log_format, access_log=settings.access_log)
+                logging.getLogger("hypercorn").propagate = False  # it was started by itself and has handlers of its own
+                assembly = await stack.enter_async_context(assembled(settings))
+            except (SettingsError, Unavailable) as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            if hypercorn_patches.install():
+                self._app = hypercorn_patches.with_frames(assembly.app)
+                stack.enter_context(hypercorn_patches.draining_first(assembly.drain))
+            else:
+                self._app = assembly.app
+                self._drain_on_sigterm(assembly)
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _listen(self, assembly: Assembly) -> None:
-        """Put the drain before the server's own stop, which SIGINT asks for just as well."""
+    def _drain_on_sigterm(self, assembly: Assembly) -> None:
+        """For a server we do not know: take SIGTERM from it, and stop it by SIGINT, which it understands just as well."""
         loop = asyncio.get_running_loop()
 
         async def drain() -> None:

@@ -133,7 +133,8 @@ class Assembly:
 async def assembled(
     settings: Settings, *, root_metadata: dict[str, Any] | None = None, root_specs: Sequence[Spec] | None = None
 ) -> AsyncIterator[Assembly]:
-    """A server that persists; on leaving it is drained, finished and closed."""
+    """A server that persists; on leaving it is drained, finished and closed. Without a key in `settings`: one nobody knows."""
+    settings = settings.with_key()  # an empty key would be known to everybody
     async with contextlib.AsyncExitStack() as stack:
         temporary = None
         if settings.temp:

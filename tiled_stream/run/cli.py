@@ -46,39 +46,39 @@ def serve_catalog(
         list[str] | None,
         typer.Option("-w", "--write", help="Writable storage: a directory, duckdb:///PATH, sqlite:///PATH (repeat)."),
     ] = None,
-    temp: Annotated[bool, typer.Option("--temp", help="Keep everything in a temporary directory and forget it.")] = False,
-    init: Annotated[bool, typer.Option("--init", help="Make the catalog if it is missing.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="Let anybody read.")] = False,
+    temp: Annotated[bool | None, typer.Option("--temp", help="Keep everything in a temporary directory and forget it.")] = None,
+    init: Annotated[bool | None, typer.Option("--init", help="Make the catalog if it is missing.")] = None,
+    public: Annotated[bool | None, typer.Option("--public", help="Let anybody read.")] = None,
     api_key: Annotated[
         str | None, typer.Option("--api-key", help="The key, letters and digits. Default: a random one, printed.")
     ] = None,
-    cache: Annotated[str, typer.Option("--cache", help="Where the log lives: auto, memory or local.")] = "auto",
+    cache: Annotated[str | None, typer.Option("--cache", help="Where the log lives: auto (default), memory or local.")] = None,
     cache_data_ttl: Annotated[
-        float, typer.Option("--cache-data-ttl", help="Seconds that persisted records stay for late subscribers.")
-    ] = 3600.0,
+        float | None, typer.Option("--cache-data-ttl", help="Seconds that persisted records stay for late subscribers (3600).")
+    ] = None,
     cache_seq_ttl: Annotated[
         float | None, typer.Option("--cache-seq-ttl", help="Accepted and without effect: sequences never expire here.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0: any free one.")] = 8000,
-    scalable: Annotated[bool, typer.Option("--scalable", help="Refuse what only one process can use.")] = False,
-    root_path: Annotated[str, typer.Option("--root-path", help="Prefix under which a proxy serves this server.")] = "",
-    log_format: Annotated[str, typer.Option("--log-format", help="console or json.")] = "console",
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on (8000); 0: any free one.")] = None,
+    scalable: Annotated[bool | None, typer.Option("--scalable", help="Refuse what only one process can use.")] = None,
+    root_path: Annotated[str | None, typer.Option("--root-path", help="Prefix under which a proxy serves this server.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="console (default) or json.")] = None,
     log_timestamps: Annotated[bool, typer.Option("--log-timestamps/--no-log-timestamps", help="Times in the log.")] = True,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more, requests included.")] = False,
 ) -> None:
-    """Serve a catalog."""
+    """Serve a catalog. What is not given here may stand in the environment, as TILED_STREAM_<SETTING>."""
     from ..domain.errors import Unavailable
-    from .logs import configure
-    from .settings import SettingsError, from_env
+    from .settings import SettingsError
 
     given: dict[str, object] = {
         "catalog": database,
         "temp": temp,
         "init": init,
-        "write": tuple(write or ()),
-        "read": tuple(read or ()),
+        "write": tuple(write) if write else None,
+        "read": tuple(read) if read else None,
         "public": public,
+        "api_key": api_key,
         "cache": cache,
         "cache_data_ttl": cache_data_ttl,
         "host": host,
@@ -87,19 +87,8 @@ def serve_catalog(
         "root_path": root_path,
         "log_format": log_format,
     }
-    if api_key is not None:
-        given["api_key"] = api_key
     try:
-        if log_format not in ("console", "json"):
-            raise SettingsError(f"--log-format is console or json, not {log_format!r}.")
-        settings = from_env(os.environ, **given)
-        configure(
-            level="debug" if verbose else settings.log_level,
-            log_format=log_format,
-            access_log=verbose,
-            timestamps=log_timestamps,
-        )
-        _serve(settings)
+        _serve(_settings(given, verbose=verbose), verbose=verbose, log_timestamps=log_timestamps)
     except SettingsError as error:
         typer.echo(f"tiled-stream: {error}", err=True)
         raise typer.Exit(error.code) from None
@@ -144,28 +133,56 @@ async def _make(catalog: Catalog) -> None:
         await catalog.close()
 
 
-def _serve(settings: Settings) -> None:
+def _settings(options: dict[str, object], *, verbose: bool) -> Settings:
+    """The options that were given, and the environment for the others."""
+    from .settings import ENVIRONMENT, SettingsError, from_env
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if options["log_format"] not in (None, "console", "json"):
+        raise SettingsError(f"--log-format is console or json, not {options['log_format']!r}.")
+    if "catalog" in given or "temp" in given:  # together they say one thing: which catalog
+        given = {"catalog": None, "temp": False} | given
+    if verbose:
+        given["access_log"] = True
+    elif f"{ENVIRONMENT}ACCESS_LOG" not in os.environ:
+        given["access_log"] = False  # a terminal is for what happens rarely
+    return from_env(os.environ, **given)
+
+
+def _serve(settings: Settings, *, verbose: bool, log_timestamps: bool) -> None:
+    from .logs import configure
     from .serving import run
 
-    generated = not settings.api_key
+    configure(
+        level="debug" if verbose else settings.log_level,
+        log_format=settings.log_format,
+        access_log=settings.access_log,
+        timestamps=log_timestamps,
+    )
+    is_generated = not settings.api_key
     settings = settings.with_key()
 
     def announce(assembly: Assembly, port: int) -> None:
         places = assembly.places
-        url = f"http://{settings.host}:{port}{settings.root_path}"
         lines = [
             "",
             "    Navigate a web browser or connect a Tiled client to:",
             "",
-            f"    {url}?api_key={settings.api_key}",
+            f"    {_url(settings, port)}?api_key={settings.api_key}",
             "",
             f"    catalog {places.catalog}",
             f"    arrays  {places.arrays or 'none: start with -w DIRECTORY'}",
             f"    tables  {places.tables or 'none: start with -w duckdb:///PATH'}",
             f"    log     {places.log or 'in memory'}",
         ]
-        if generated:
+        if is_generated:
             lines.append("    The key is new with each start; set one with --api-key.")
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     run(settings, announce=announce)
+
+
+def _url(settings: Settings, port: int) -> str:
+    """Where a client of this machine finds the server, ready to be clicked."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}"

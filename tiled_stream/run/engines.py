@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,11 @@ class Engines(msgspec.Struct, frozen=True):
 
 
 def places_of(settings: Settings, temporary: Path | None) -> Places:
-    """Decide where things are. `temporary` is the directory of a `temp` server."""
+    """Decide where things are. `temporary` is the directory of a `temp` server.
+
+    Arrays rest in the first directory that may be written to, tables in the first database; with a directory alone, tables get
+    a database beside it. `SettingsError` for a place that cannot be.
+    """
     if settings.temp:
         assert temporary is not None
         catalog, log = temporary / "catalog.db", None
@@ -60,6 +65,12 @@ def places_of(settings: Settings, temporary: Path | None) -> Places:
             arrays = arrays or path
         elif tables is None:
             scheme, tables = kind, path
+    if arrays is not None and tables is None:
+        tables = arrays.with_name(arrays.name + ".duckdb")
+    places: tuple[tuple[Path | None, bool], ...] = ((catalog, False), (arrays, True), (tables, False))
+    for place, is_directory in places:
+        if place is not None:
+            _check_writable(place, is_directory=is_directory)
     return Places(catalog, log, arrays, tables, scheme, catalog.parent / "quarantine")
 
 
@@ -126,6 +137,16 @@ def _storage(uri: str) -> tuple[str, Path]:
     if kind.startswith("postgres"):
         raise SettingsError("PostgreSQL tables are not available in this version; use duckdb:///PATH or sqlite:///PATH.")
     raise SettingsError(f"{uri!r} cannot be written to: give a directory, duckdb:///PATH or sqlite:///PATH.")
+
+
+def _check_writable(path: Path, *, is_directory: bool) -> None:
+    """Storage is made when it is first needed; that it can be made should be known at the start."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if there.is_dir() != (is_directory or there != path):
+        hint = "; a database is given as duckdb:///PATH or sqlite:///PATH" if is_directory and there == path else ""
+        raise SettingsError(f"{path} cannot be used: {there} is {'a' if there.is_dir() else 'no'} directory{hint}.")
+    if not os.access(there, os.W_OK):
+        raise SettingsError(f"{path} cannot be written to: this user may not write to {there}.")
 
 
 def _path_of(uri: str) -> Path:

@@ -4,6 +4,7 @@
 - Ready frames: a batch of WebSocket frames, encoded once for all subscribers, is written in one go (`http.stream.FRAMES`).
 - Pings end with their socket: else they linger for an interval and hold up the stop.
 - A bounded close: a client that reads nothing cannot keep its socket open.
+- A drain before it stops (`draining_first`), for when hypercorn was started by itself: however it was told to stop.
 
 With another version nothing is changed and everything still works, a little slower.
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
 from ..http.stream import FRAMES
 
-__all__ = ["PATCHED_VERSION", "install", "with_frames"]
+__all__ = ["PATCHED_VERSION", "draining_first", "install", "with_frames"]
 
 PATCHED_VERSION = "0.18"
 
@@ -51,6 +53,28 @@ def with_frames(app: Any) -> Any:
         await app(scope, receive, send)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def draining_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """While this is entered, a hypercorn that is to stop awaits `drain` before it closes anything. Enter before it listens."""
+    from hypercorn.asyncio import run
+    from hypercorn.utils import raise_shutdown
+
+    async def drained(trigger: Callable[[], Awaitable[None]]) -> None:
+        await trigger()
+        await drain()
+        await raise_shutdown(_at_once)
+
+    setattr(run, "raise_shutdown", drained)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(run, "raise_shutdown", raise_shutdown)  # noqa: B010
+
+
+async def _at_once() -> None:
+    return None
 
 
 def _take_frames(ws_stream: Any) -> None:

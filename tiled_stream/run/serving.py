@@ -21,19 +21,19 @@ from . import hypercorn_patches
 from .assembly import Assembly, assembled
 from .settings import Settings, SettingsError
 
-__all__ = ["hypercorn_config", "listening_socket", "run", "serve"]
+__all__ = ["hypercorn_config", "listening_socket", "new_loop", "run", "serve"]
 
 SECONDS = 1
 KiB = 1024
 MiB = 1024 * KiB
 
-#: A client that takes no bytes for so long is gone for the kernel, in seconds.
-_USER_TIMEOUT = 30
+#: Connections that may wait to be accepted; subscribers that come back after a restart come in storms.
+_BACKLOG = 2048
 
 
 def run(settings: Settings, *, announce: Callable[[Assembly, int], None] | None = None) -> None:
     """Serve until a signal; returns after the last byte is where it belongs."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_until_signal(settings, announce))
 
 
@@ -52,16 +52,21 @@ async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, re
         )
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket. What must be inherited by every connection is set here."""
+def listening_socket(host: str, port: int, *, send_timeout_seconds: float) -> socket.socket:
+    """A socket that takes connections from now on; they wait until somebody serves. `SettingsError` if the port is taken.
+
+    What every connection inherits is set here: no delay for small messages, and `send_timeout_seconds`, after which the kernel
+    gives up a client that acknowledges no bytes. The application cannot: a send to a client that reads nothing just waits.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _USER_TIMEOUT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(1000 * send_timeout_seconds)))
     try:
         sock.bind((host, port))
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         raise SettingsError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from error
@@ -80,7 +85,7 @@ def hypercorn_config(sock: socket.socket | None = None) -> Config:
     config.read_timeout = 60 * SECONDS  # the only detector of dead peers; pings are answered
     config.keep_alive_timeout = 75 * SECONDS  # longer than a balancer's idle pool
     config.keep_alive_max_requests = 1_000_000  # producers write for hours over one connection
-    config.backlog = 2048  # reconnects come in storms
+    config.backlog = _BACKLOG
     config.h11_max_incomplete_size = 128 * KiB  # filters put JSON into the query string
     config.websocket_max_message_size = 1 * MiB  # clients say little
     config.include_server_header = False
@@ -90,7 +95,7 @@ def hypercorn_config(sock: socket.socket | None = None) -> Config:
 
 
 async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], None] | None) -> None:
-    sock = listening_socket(settings.host, settings.port)
+    sock = listening_socket(settings.host, settings.port, send_timeout_seconds=settings.send_timeout_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +109,8 @@ async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], 
         await serve(settings, sock, stop, ready)
 
 
-def _new_loop() -> Any:
+def new_loop() -> Any:
+    """A uvloop, where there is one: faster, and hypercorn stops on it while sockets are open."""
     try:
         import uvloop
     except ImportError:  # not on this platform

@@ -23,6 +23,15 @@ _ALIASES = {
     "TILED_ALLOW_ANONYMOUS_ACCESS": "public",
     "TILED_RESPONSE_BYTESIZE_LIMIT": "response_bytesize_limit",
 }
+#: Times and sizes for which zero has a meaning, and those for which it would mean that nothing works.
+_AT_LEAST_ZERO = ("cache_data_ttl", "cache_node_bytes", "cache_total_bytes", "persist_linger_seconds", "drain_timeout_seconds")
+_ABOVE_ZERO = (
+    "barrier_timeout_seconds",
+    "ready_backlog_seconds",
+    "response_bytesize_limit",
+    "request_bytesize_limit",
+    "send_timeout_seconds",
+)
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -100,10 +109,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.temp == (self.catalog is not None):
             raise SettingsError("Give a catalog (a file such as ./catalog.db), or --temp for one that is forgotten, not both.")
-        if self.api_key and not self.api_key.isalnum():
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isalnum()):
             raise SettingsError("The API key must consist of letters and digits only; clients understand no other.", code=3)
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise SettingsError("'root_path' begins with a slash and does not end with one, as in /tiled.")
+        self._check_ranges()
         self._check_cache()
         if self.scalable:
             self._check_scalable()
@@ -116,6 +126,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def with_key(self) -> Settings:
         """The same with a random key if none was given."""
         return self if self.api_key else msgspec.structs.replace(self, api_key=secrets.token_hex(32))
+
+    def _check_ranges(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"'port' is between 0 (any free one) and 65535, not {self.port}.")
+        for name in _AT_LEAST_ZERO + _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value < 0 or (value == 0 and name in _ABOVE_ZERO):
+                raise SettingsError(f"{name!r} must be {'above' if name in _ABOVE_ZERO else 'at least'} 0, not {value:g}.")
 
     def _check_cache(self) -> None:
         if self.cache.startswith(("redis:", "rediss:")):
@@ -138,7 +156,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
-    """Settings from the environment; those `given` come first."""
+    """Settings from the environment; those `given` come first. `SettingsError` also for a name of ours that is no setting."""
     values: dict[str, Any] = {}
     hints = get_type_hints(Settings)
     names = {f"{ENVIRONMENT}{field.upper()}": field for field in Settings.__struct_fields__}
