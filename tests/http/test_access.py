@@ -10,9 +10,10 @@ from litestar.routes import HTTPRoute
 
 from tiled_stream.http.access import ANONYMOUS, OWNER, Access
 
-#: Routes that need no credentials. (A stream is asked for them when it is opened.)
-STREAMS = ("/api/v1/stream/single", "/api/v1/stream/single/a")
-OPEN = {"/", "/healthz", "/readyz", "/docs", "/docs/a", "/openapi.json", "/api/v1", *STREAMS}
+#: Routes that need no credentials. (A stream asks for them when it is opened.)
+STREAMS = {"/api/v1/stream/single", "/api/v1/stream/single/a"}
+DOCS = {"/docs", "/docs/a", "/docs/openapi.json", "/openapi.json"}
+OPEN = {"/", "/healthz", "/readyz", "/api/v1"} | STREAMS | DOCS
 
 #: Answered with a redirect, before anything is asked.
 SHORT = {("GET", "/api/v1/metadata"), ("GET", "/api/v1/search")}

@@ -7,9 +7,7 @@ it is built. Turning rows into documents is work for a thread.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,8 +19,10 @@ from ..domain.search import Page, Search
 from ..domain.slices import whole
 from ..domain.structures import ArrayStructure
 from ..nodes.repository import Located
+from ..wire.arrays import plain_array
 from ..wire.negotiate import BLUESKY_RUN, JSON_SEQ, choose
 from ..wire.structures import data_source_to_wire
+from ..wire.table_columns import plain_column
 from .answers import data_answer, data_tag, not_modified
 from .bluesky_documents import StreamContent, documents
 from .params import Query, header, keys_of
@@ -127,8 +127,8 @@ class _Stream:
         """The same as plain values; slow for many rows."""
         columns: dict[str, list[Any]] = {}
         for table in self.tables:
-            columns |= zip(table.schema.names, (c.to_pylist() for c in table.columns), strict=True)
-        arrays = {key: array.tolist() for key, array in self.arrays.items() if array.ndim}
+            columns |= zip(table.schema.names, map(plain_column, table.columns), strict=True)
+        arrays = {key: _rows(array) for key, array in self.arrays.items() if array.ndim}
         return StreamContent(self.name, self.metadata, columns, arrays, self.externals)
 
 
@@ -151,20 +151,15 @@ async def _stream(edge: Edge, at: Located, budget: _Budget) -> _Stream:
 
 def _json_seq(metadata: dict[str, Any], streams: list[_Stream]) -> bytes:
     """RFC 7464 framing. NaN stays NaN, as the clients read it."""
-    encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     found = documents(metadata, [stream.content() for stream in streams])
     return b"".join(b"\x1e" + encode({"name": name, "doc": doc}).encode() + b"\n" for name, doc in found)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no word for."""
-    if isinstance(value, date):  # and datetime
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return "data:application/octet-stream;base64," + base64.b64encode(value).decode()
-    if isinstance(value, complex):
-        return [value.real, value.imag]
-    return str(value)
+def _rows(array: numpy.ndarray) -> list[Any]:
+    """One entry a row, of what JSON has words for; NaN stays."""
+    rows: list[Any] = array.tolist() if array.dtype.kind in "biufU" else plain_array(array)
+    return rows
 
 
 ROUTES = [get_full, post_full]
