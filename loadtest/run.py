@@ -105,6 +105,9 @@ def measured(name: str, command: str, options: argparse.Namespace) -> Outcome:
             before = cpu(process)
             print(f"{name}: {options.seconds} seconds of load", flush=True)
             stats = loaded(port, options)
+            if server.poll() is not None:
+                print(f"{name} did not survive (exit status {server.returncode}); it said last:\n{log.read_text()[-1000:]}")
+                return outcome(name, stats, float("nan"), float("nan"))
             return outcome(name, stats, cpu(process) - before, memory(process))
         finally:
             server.terminate()
