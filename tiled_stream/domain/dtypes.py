@@ -1,7 +1,11 @@
-"""Element types of the wire from and to numpy's. The only place in the domain that needs numpy."""
+"""Element types of the wire from and to numpy's. The only place in the domain that needs numpy.
+
+What must stay true: `to_numpy` gives a type of exactly the declared size or refuses, and `from_numpy` undoes it.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +19,19 @@ __all__ = ["check", "from_numpy", "to_numpy"]
 #: Kinds of the wire: numpy's letters. `O` (objects) is refused, for its elements are pointers and not data.
 _KINDS = "biufcmMSUV"
 _ORDER: dict[str, str] = {"little": "<", "big": ">", "not_applicable": "|"}
+#: Checked here, since numpy reads more than a unit where one stands ("[s],i4" is a record to it).
+_UNITS = re.compile(r"\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)(/[1-9][0-9]{0,8})?\]\Z")
+#: Bytes of one element. Beyond this it is not an element but an array.
+_MAX_ITEMSIZE = 1 << 24
 
 
 @lru_cache(maxsize=4096)
 def to_numpy(data_type: DataType) -> numpy.dtype[Any]:
     """The numpy dtype. `Malformed` if there is none."""
+    if not 0 <= data_type.itemsize <= _MAX_ITEMSIZE:
+        raise Malformed(f"An element has at most {_MAX_ITEMSIZE} bytes, not {data_type.itemsize}.")
     if data_type.fields is not None:
-        return _record(data_type)
+        return _record(data_type.fields, data_type.itemsize)
     kind, size = data_type.kind, data_type.itemsize
     if kind == "O":
         raise Malformed("Arrays of objects cannot be stored; convert them to a numeric or string type.")
@@ -29,11 +39,13 @@ def to_numpy(data_type: DataType) -> numpy.dtype[Any]:
         raise Malformed(f"There is no data type of kind {kind!r}; known are {', '.join(_KINDS)}.")
     if kind == "U" and size % 4:
         raise Malformed(f"Unicode strings take 4 bytes a character; {size} is no multiple of 4.")
+    units = (data_type.dt_units or "") if kind in "mM" else ""
+    if units and _UNITS.match(units) is None:
+        raise Malformed(f"{units!r} is no unit of time; expected is one such as '[ns]' or '[25s]'.")
     number = size // 4 if kind == "U" else size
-    units = data_type.dt_units or "" if kind in "mM" else ""
     try:
         dtype = numpy.dtype(f"{_ORDER[data_type.endianness]}{kind}{number}{units}")
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise Malformed(f"There is no data type of kind {kind!r} with {size} bytes and units {units!r}.") from error
     if dtype.itemsize != size:
         raise Malformed(f"A data type of kind {kind!r} has {dtype.itemsize} bytes, not {size}.")
@@ -68,16 +80,15 @@ def _field(name: str, dtype: numpy.dtype[Any]) -> Field:
     return Field(name=name, dtype=from_numpy(dtype))
 
 
-def _record(data_type: DataType) -> numpy.dtype[Any]:
-    assert data_type.fields is not None
-    fields: list[tuple[str, numpy.dtype[Any], tuple[int, ...]]] = [
-        (f.name, to_numpy(f.dtype), f.shape or ()) for f in data_type.fields
-    ]
+def _record(declared: tuple[Field, ...], itemsize: int) -> numpy.dtype[Any]:
+    if not all(f.name for f in declared):
+        raise Malformed("Every field of a record needs a name.")
+    fields = [(f.name, to_numpy(f.dtype), f.shape or ()) for f in declared]
     try:
         packed = numpy.dtype(fields)
-        dtype = packed if packed.itemsize == data_type.itemsize else numpy.dtype(fields, align=True)
+        dtype = packed if packed.itemsize == itemsize else numpy.dtype(fields, align=True)
     except (TypeError, ValueError) as error:
         raise Malformed(f"The fields do not make a record: {error}") from error
-    if dtype.itemsize != data_type.itemsize:
-        raise Malformed(f"The fields take {dtype.itemsize} bytes, not the {data_type.itemsize} that are declared.")
+    if dtype.itemsize != itemsize:
+        raise Malformed(f"The fields take {dtype.itemsize} bytes, not the {itemsize} that are declared.")
     return dtype

@@ -1,9 +1,12 @@
-"""Arrays on the wire: raw C-order bytes, and the export formats."""
+"""Arrays on the wire: raw C-order bytes, and the export formats.
+
+Elements are what a client once sent as bytes, so they may be anything: text that is no Unicode, times of no calendar. Every one
+of them has a form here; an array that was accepted can always be given.
+"""
 
 from __future__ import annotations
 
 import base64
-import math
 from typing import Any
 
 import numpy
@@ -11,11 +14,14 @@ import orjson
 
 from ..domain.errors import NotAcceptable, UnsupportedType
 
-__all__ = ["OCTET_STREAM", "check_body_type", "encode_array", "plain_array"]
+__all__ = ["OCTET_STREAM", "check_body_type", "encode_array", "encode_json", "plain_array"]
 
 OCTET_STREAM = "application/octet-stream"
 
 Array = numpy.ndarray[Any, Any]
+
+_REPLACEMENT = 0xFFFD  # what stands for a code point that is none
+_SHEETS = ("text/csv", "text/x-comma-separated-values", "text/plain", "application/vnd.ms-excel")
 
 
 def check_body_type(content_type: str | None) -> None:
@@ -26,79 +32,117 @@ def check_body_type(content_type: str | None) -> None:
 
 
 def encode_array(array: Array, media_type: str) -> bytes:
-    """`array` in one of the formats announced for arrays."""
+    """`array` in one of the formats announced for arrays; `NotAcceptable` for another, or one that has no room for its shape."""
     if media_type == OCTET_STREAM:
         return array.tobytes()
     if media_type == "application/json":
-        return orjson.dumps(plain_array(array))
-    if media_type in ("text/csv", "text/x-comma-separated-values", "text/plain", "application/vnd.ms-excel"):
+        return encode_json(array)
+    if media_type in _SHEETS:
         return _csv(array)
     if media_type == "text/html":
         return _html(array)
     raise NotAcceptable(f"An array cannot be given as {media_type}.")
 
 
+def encode_json(array: Array) -> bytes:
+    """Nested lists, as in `plain_array`; NaN and infinities are null."""
+    if array.ndim and array.dtype.kind in "biuf" and array.dtype.isnative and array.itemsize <= 8:
+        return orjson.dumps(numpy.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(plain_array(array))
+
+
 def plain_array(array: Array) -> Any:
-    """Nested lists of what JSON can say: NaN and infinities are null, times ISO texts, bytes data URIs, complex [re, im]."""
-    kind = array.dtype.kind
-    if kind == "f" and not numpy.isfinite(array).all():
-        return _nulls(array.tolist())
-    if kind in "biufU":
-        return array.tolist()
-    return _plain(array.tolist() if kind not in "mM" else _times(array))
+    """Nested lists of what JSON has words for.
+
+    Times are ISO texts, durations numbers of their unit, bytes data URIs, complex numbers [re, im], records lists.
+    """
+    dtype = array.dtype
+    if dtype.fields is not None:
+        return _records(array)
+    match dtype.kind:
+        case "b" | "i" | "u":
+            return array.tolist()
+        case "f":
+            return _narrowed(array, "f8").tolist()
+        case "c":
+            pairs = _narrowed(array, "c16")
+            return numpy.stack([pairs.real, pairs.imag], axis=-1).tolist()
+        case "m" | "M":
+            return _times(array).tolist()
+        case "U":
+            return _texts(array).tolist()
+    return _data_uris(array.tolist())
 
 
-def _times(array: Array) -> Any:
-    """Times as ISO 8601, durations as numbers of their unit; NaT is None."""
-    missing = numpy.isnat(array)
-    known: Array = numpy.datetime_as_string(array) if array.dtype.kind == "M" else array.astype("i8")
-    plain = known.astype(object)
-    plain[missing] = None
-    return plain.tolist()
+def _records(array: Array) -> Any:
+    """A record is a list of its fields."""
+    flat = array.reshape(-1)
+    rows = [list(row) for row in zip(*(plain_array(flat[name]) for name in array.dtype.names or ()), strict=True)]
+    return _nested(rows, array.shape)
 
 
-def _nulls(value: Any) -> Any:
+def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
+    """A flat list as nested ones of this shape."""
+    if not shape:
+        return flat[0]
+    if len(shape) == 1:
+        return flat
+    step = len(flat) // shape[0] if shape[0] else 0
+    return [_nested(flat[n * step : (n + 1) * step], shape[1:]) for n in range(shape[0])]
+
+
+def _narrowed(array: Array, code: str) -> Array:
+    """Wider numbers than Python's lose digits; beyond its range they are infinite."""
+    with numpy.errstate(all="ignore"):
+        return array if array.itemsize <= numpy.dtype(code).itemsize else array.astype(code)
+
+
+def _times(array: Array) -> Array:
+    """Objects: ISO 8601 texts of times, integers of durations; NaT is None. A time without a unit is a number too."""
+    flat = array.reshape(-1)
+    has_calendar = array.dtype.kind == "M" and numpy.datetime_data(array.dtype)[0] != "generic"
+    plain = (numpy.datetime_as_string(flat) if has_calendar else flat.astype("i8")).astype(object)
+    plain[numpy.isnat(flat)] = None
+    return plain.reshape(array.shape)
+
+
+def _texts(array: Array) -> Array:
+    """Python refuses code points that Unicode does not have, and JSON lone surrogates: they are replaced."""
+    flat = numpy.ascontiguousarray(array.reshape(-1))
+    codes = flat.view(array.dtype.byteorder.replace("|", "=") + "u4")
+    wrong = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))
+    if not wrong.any():
+        return array
+    return numpy.where(wrong, _REPLACEMENT, codes).astype(codes.dtype).view(array.dtype).reshape(array.shape)
+
+
+def _data_uris(value: Any) -> Any:
     if isinstance(value, list):
-        return [_nulls(v) for v in value]
-    return value if math.isfinite(value) else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, bytes):
-        return "data:application/octet-stream;base64," + base64.b64encode(value).decode()
-    if isinstance(value, complex):
-        return [_plain(value.real), _plain(value.imag)]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
+        return [_data_uris(v) for v in value]
+    return f"data:{OCTET_STREAM};base64," + base64.b64encode(value).decode()
 
 
 def _rows(array: Array) -> list[list[str]]:
+    """The cells of a sheet; one dimension is one column."""
     if array.ndim > 2:
         raise NotAcceptable(f"An array of {array.ndim} dimensions has no form as a sheet; slice it down to two.")
     if array.dtype.fields is not None:
         raise NotAcceptable("An array of records has no form as a sheet; ask for application/json.")
-    if array.dtype.kind == "f":
-        return [[repr(float(v)) for v in row] for row in numpy.atleast_2d(_column(array)).tolist()]
-    return [[_cell(v) for v in row] for row in numpy.atleast_2d(_column(array)).tolist()]
-
-
-def _column(array: Array) -> Array:
-    """One dimension is one column."""
-    return array[:, None] if array.ndim == 1 else array
-
-
-def _cell(value: Any) -> str:
-    text = str(_plain(value)) if isinstance(value, bytes) else str(value)
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+    sheet = array[:, None] if array.ndim == 1 else numpy.atleast_2d(array)
+    match array.dtype.kind:
+        case "f":
+            return [[repr(v) for v in row] for row in _narrowed(sheet, "f8").tolist()]
+        case "c":
+            return [[str(v) for v in row] for row in _narrowed(sheet, "c16").tolist()]
+    return [["" if v is None else str(v) for v in row] for row in plain_array(sheet)]
 
 
 def _csv(array: Array) -> bytes:
-    return "".join(",".join(row) + "\n" for row in _rows(array)).encode()
+    return "".join(",".join(map(_quoted, row)) + "\n" for row in _rows(array)).encode()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def _html(array: Array) -> bytes:

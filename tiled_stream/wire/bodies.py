@@ -1,17 +1,21 @@
-"""JSON bodies of requests as commands. Every fault is `Malformed` and names the key; nothing doubtful gets further."""
+"""JSON bodies of requests as commands.
+
+What must stay true: every fault is a `Refused` that names the key; nothing doubtful gets further. Keys that the protocol does not
+know are ignored, except inside a data source, where a misspelt one would lose data in silence.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-import orjson
 
 from ..domain.commands import CreateChild, NewDataSource, PatchMetadata, ReplaceMetadata, UpdateDataSource
 from ..domain.decide import check_specs
 from ..domain.errors import Malformed, NotAcceptable, Unsatisfiable
 from ..domain.nodes import Asset, Spec
 from ..domain.slices import parse_ints, parse_shape
+from .client_json import load_object
 from .structures import structure_from_wire
 
 __all__ = ["parse_create", "parse_data_source", "parse_json", "parse_patch", "parse_replace"]
@@ -25,13 +29,7 @@ MAX_KEY_BYTES = 1024
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """A JSON object; the Content-Type does not matter."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"The body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Malformed(f"The body must be a JSON object, not {type(value).__name__}.")
-    return value
+    return load_object(body)
 
 
 def parse_create(body: bytes, registered: bool) -> CreateChild:
@@ -47,7 +45,7 @@ def parse_create(body: bytes, registered: bool) -> CreateChild:
         key=_key(value.get("id")),
         family=family,
         metadata=_object(value, "metadata"),
-        specs=_specs(value.get("specs") or []),
+        specs=() if value.get("specs") is None else _specs(value["specs"]),
         access_tags=_tags(value),
         data_sources=sources,
         registered=registered,
@@ -90,9 +88,9 @@ def parse_data_source(body: bytes, patch_shape: str | None, patch_offset: str | 
     value = parse_json(body).get("data_source")
     if not isinstance(value, dict):
         raise Malformed("The body needs an object under 'data_source'.")
-    if not isinstance(value.get("id"), int):
-        raise Malformed("'data_source.id' must be the integer that the creation answered.")
     source = _data_source(value, str(value.get("structure_family")))
+    if source.id is None:
+        raise Malformed("'data_source.id' must be the integer that the creation answered.")
     shape = None if patch_shape is None else parse_shape(patch_shape)
     offset = None if patch_offset is None else parse_ints(patch_offset)
     return UpdateDataSource(source, offset, shape)
@@ -106,7 +104,7 @@ def _data_source(value: Any, family: str) -> NewDataSource:
         raise Malformed(f"A data source has no key {sorted(unknown)[0]!r}; known are {', '.join(sorted(_SOURCE_KEYS))}.")
     if value.get("structure_family") != family:
         raise Malformed(f"The data source is of family {value.get('structure_family')!r}, its node of {family!r}.")
-    management: Any = value.get("management") or "writable"
+    management: Any = "writable" if value.get("management") is None else value["management"]
     if management not in _MANAGEMENT:
         raise Malformed(f"'management' must be one of {', '.join(_MANAGEMENT)}, not {management!r}.")
     mimetype = value.get("mimetype")
@@ -118,17 +116,31 @@ def _data_source(value: Any, family: str) -> NewDataSource:
         mimetype=mimetype,
         parameters=_object(value, "parameters"),
         properties=_object(value, "properties"),
-        assets=tuple(_asset(a) for a in _list(value, "assets")),
+        assets=_assets(_list(value, "assets")),
         management=management,
-        id=value.get("id") if isinstance(value.get("id"), int) else None,
+        id=_source_id(value.get("id")),
     )
 
 
-def _asset(value: Any) -> Asset:
+def _source_id(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise Malformed(f"The 'id' of a data source is an integer or null, not {value!r}.")
+    return value
+
+
+def _assets(values: list[Any]) -> tuple[Asset, ...]:
+    """A reader's argument takes one value (`num` null) or a list of them (0, 1, 2 …), never both, and no place twice."""
     try:
-        return msgspec.convert(value, Asset)
+        assets = msgspec.convert(values, tuple[Asset, ...])
     except msgspec.ValidationError as error:
-        raise Malformed(f"An asset needs 'data_uri', 'is_directory' and 'parameter': {error}") from None
+        raise Malformed(f"'assets' must be a list of objects with 'data_uri', 'is_directory' and 'parameter': {error}") from None
+    places = {(a.parameter, a.num) for a in assets}
+    single = {a.parameter for a in assets if a.num is None}
+    if len(places) < len(assets) or any(a.parameter in single and a.num is not None for a in assets):
+        raise Malformed("Two 'assets' stand at the same place of one 'parameter'; number them 0, 1, 2 … in 'num'.")
+    if any(a.num is not None and a.num < 0 for a in assets):
+        raise Malformed("The 'num' of an asset is its place in a list: 0, 1, 2 …")
+    return assets
 
 
 def _key(value: Any) -> str | None:
@@ -138,6 +150,8 @@ def _key(value: Any) -> str | None:
         raise Malformed("'id' must be a text or null.")
     if "/" in value:
         raise Malformed(f"The key {value!r} holds a '/'; nodes are addressed by paths, so no key can.")
+    if value in (".", ".."):
+        raise Malformed(f"The key {value!r} means something else in a path; choose another.")
     if len(value.encode()) > MAX_KEY_BYTES or "\x00" in value:
         raise Malformed(f"A key has at most {MAX_KEY_BYTES} bytes and no NUL.")
     return value
@@ -160,8 +174,8 @@ def _specs(value: Any) -> tuple[Spec, ...]:
 
 def _tags(value: dict[str, Any]) -> tuple[str, ...] | None:
     tags = value.get("access_tags")
-    if tags is None and isinstance(value.get("access_blob"), dict):
-        tags = value["access_blob"].get("tags")
+    if tags is None:  # the name it had before
+        tags = _object(value, "access_blob").get("tags")
     if tags is None:
         return None
     if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags):

@@ -1,7 +1,8 @@
 """Records as the messages of a stream: a schema first, then one message a record.
 
 A `MessageEncoder` is a value: equal ones share their work, so a record is encoded once per envelope and process. The msgpack
-envelope carries payloads as they are, the JSON envelope spells them out.
+envelope carries payloads as they are, the JSON envelope spells them out. What must stay true: a record that stands in a log has a
+message, whatever its payload; else it would stop every reader, again at each replay.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
+from ..domain.chunks import size
 from ..domain.dtypes import to_numpy
 from ..domain.errors import NotFound
 from ..domain.events import (
@@ -25,7 +27,8 @@ from ..domain.events import (
 )
 from ..domain.nodes import DataSource
 from ..domain.structures import ArrayStructure, Structure, TableStructure
-from .arrays import OCTET_STREAM, plain_array
+from .arrays import OCTET_STREAM, encode_json
+from .resources import link_path
 from .structures import data_source_to_wire, data_type_to_wire
 from .tables import ARROW_FILE, encode_table, read_table
 
@@ -39,7 +42,7 @@ _msgpack = msgspec.msgpack.Encoder()
 class MessageEncoder:
     """Encodes the records of one node. `base_url` has no slash at its end and shapes links inside messages."""
 
-    __slots__ = ("_family", "_hash", "_place", "_structure", "base_url", "envelope")
+    __slots__ = ("_data_type", "_family", "_hash", "_place", "_structure", "base_url", "envelope")
 
     def __init__(
         self, envelope: Envelope, base_url: str, path: tuple[str, ...], structure: Structure | None, family: str
@@ -48,8 +51,10 @@ class MessageEncoder:
             raise NotFound(f"Nodes of family {family!r} have no stream.")
         self.envelope = envelope
         self.base_url = base_url
-        self._place = "/".join(path)
+        self._place = link_path(path)
         self._structure = structure
+        # Of the structure this alone counts for equality: a growing array has another shape for every subscriber.
+        self._data_type = structure.data_type if isinstance(structure, ArrayStructure) else None
         self._family = family
         self._hash = hash((envelope, base_url, self._place))
 
@@ -62,6 +67,7 @@ class MessageEncoder:
             and self.envelope == other.envelope
             and self.base_url == other.base_url
             and self._place == other._place
+            and self._data_type == other._data_type
         )
 
     def __call__(self, record: Record, /) -> bytes | None:
@@ -109,11 +115,17 @@ class MessageEncoder:
         }
         if self.envelope == "msgpack":
             return fields | {"payload": payload}
+        return fields | {"content-type": "application/json", "payload": orjson.Fragment(self._cells(event.shape, payload))}
+
+    def _cells(self, shape: tuple[int, ...], payload: bytes) -> bytes:
+        """The payload as JSON; null if it was written as another type than the array has now."""
         import numpy
 
-        assert isinstance(self._structure, ArrayStructure)
-        cells = numpy.frombuffer(payload, to_numpy(self._structure.data_type)).reshape(event.shape)
-        return fields | {"content-type": "application/json", "payload": plain_array(cells)}
+        assert self._data_type is not None
+        dtype = to_numpy(self._data_type)
+        if len(payload) != size(shape) * dtype.itemsize:
+            return b"null"
+        return encode_json(numpy.ndarray(shape, dtype, payload))
 
     def _table_data(self, event: RowsAppended | TableWritten, payload: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -145,8 +157,9 @@ class MessageEncoder:
         structure = source.structure
         shape = structure.shape if isinstance(structure, ArrayStructure) else ()
         if event.offset is not None and event.shape is not None:
-            patch: dict[str, Any] | None = {"offset": event.offset, "shape": event.shape}
-            taken = ",".join(f"{o}:{o + n}" for o, n in zip(event.offset, event.shape, strict=False))
+            offset = (*event.offset, *(0,) * (len(event.shape) - len(event.offset)))
+            patch: dict[str, Any] | None = {"offset": offset, "shape": event.shape}
+            taken = ",".join(f"{o}:{o + n}" for o, n in zip(offset, event.shape, strict=False))
         else:
             patch = None
             taken = ",".join(f":{n}" for n in shape)
@@ -172,9 +185,10 @@ def _child_updated(event: ChildMetadataUpdated) -> dict[str, Any]:
 
 
 def _numbered(source: DataSource) -> dict[str, Any]:
-    """Clients want a number for each asset."""
+    """Clients want a number and a parameter for each asset, though only readers of files use them."""
     wire = data_source_to_wire(source)
     for place, asset in enumerate(wire["assets"]):
         if asset["num"] is None:
             asset["num"] = place
+        asset["parameter"] = asset["parameter"] or ""
     return wire

@@ -1,4 +1,7 @@
-"""Filters and orders from the query string: ``filter[name][condition][field]=value``, fields paired by position."""
+"""Filters and orders from the query string: ``filter[name][condition][field]=value``, fields paired by position.
+
+What must stay true: a condition that is not understood is refused, never ignored, for a search without it would find too much.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from ..domain.errors import Malformed, Unsatisfiable
 from ..domain.search import FILTERS, Filter, SortKey
+from .client_json import load
 
 __all__ = ["parse_filters", "parse_sort"]
 
@@ -115,10 +117,8 @@ def _condition(name: str, texts: dict[str, str]) -> Filter:
 def _value(name: str, field: str, text: str) -> Any:
     if not _FIELDS[name][field]:
         return text
-    try:
-        return orjson.loads(text.lower() if field in ("exists", "case_sensitive") else text)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"filter[{name}][condition][{field}] is not JSON ({error}); texts need their quotes.") from None
+    # Python's True, as a client of Python may spell it.
+    return load(text.lower() if field in ("exists", "case_sensitive") else text, f"filter[{name}][condition][{field}]")
 
 
 def _names(name: str, value: Any) -> list[str]:

@@ -1,4 +1,8 @@
-"""Nodes as the resources that clients see: attributes, links, the answer to a creation."""
+"""Nodes as the resources that clients see: attributes, links, the answer to a creation.
+
+A page has hundreds of them, so nothing here is done twice. What must stay true: every attribute is there, None if it was not
+asked for; links can be filled in by `str.format` and requested as they stand, whatever the keys of the nodes.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ from ..domain.nodes import Node
 from ..domain.structures import ArrayStructure, Structure
 from .structures import data_source_to_wire, structure_to_wire
 
-__all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "links", "resource"]
+__all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "link_path", "links", "resource"]
 
 #: What `fields=` can ask for beside `count`.
 ATTRIBUTES = ("metadata", "structure_family", "structure", "sorting", "specs", "data_sources", "access_tags")
 
+_ESCAPES = {ord(c): f"%{ord(c):02X}" for c in "%?#{}"}
 _INSERTION_ORDER = [{"key": "", "direction": 1}]
 
 
@@ -32,9 +37,14 @@ class View(msgspec.Struct, frozen=True):
     omit_links: bool = False
 
 
+def link_path(path: tuple[str, ...]) -> str:
+    """The path inside a link. Escaped is only what would end the path, be unescaped, or be taken for a placeholder."""
+    return "/".join(path).translate(_ESCAPES)
+
+
 def links(family: str, structure: Structure | None, path: tuple[str, ...], base_url: str) -> dict[str, str]:
     """Absolute links with the placeholders that clients fill in."""
-    at = "/".join(path)
+    at = link_path(path)
     found = {"self": f"{base_url}/metadata/{at}"}
     if family == "container":
         found["search"] = f"{base_url}/search/{at}"
@@ -71,7 +81,9 @@ def resource(node: Node, path: tuple[str, ...], view: View, *, children: int | N
         attributes["metadata"] = _selected(node.metadata, view)
     if wanted is None or "structure" in wanted or "count" in wanted:
         is_container = node.family == "container"
-        attributes["structure"] = {"contents": None, "count": children} if is_container else structure_to_wire(node.structure)
+        attributes["structure"] = (
+            {"contents": None, "count": children} if is_container else structure_to_wire(node.structure, node.family)
+        )
     if wanted is None or "access_tags" in wanted:
         attributes["access_tags"] = list(node.access_tags)
     if (wanted is None or "sorting" in wanted) and node.family == "container":

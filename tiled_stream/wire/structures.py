@@ -1,4 +1,8 @@
-"""Structures and data sources from and to the JSON of the wire."""
+"""Structures and data sources from and to the JSON of the wire.
+
+What must stay true: what comes out of here to a client has every key that the protocol names and none of ours; what comes in is
+checked whole, so that it can be stored and read.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,13 @@ from ..domain.chunks import check_array
 from ..domain.errors import Malformed, NotSupported
 from ..domain.nodes import Asset, DataSource
 from ..domain.structures import ArrayStructure, DataType, Structure, TableStructure
-from .tables import schema_of
+from .tables import check_table
 
 __all__ = ["asset_to_wire", "data_source_to_wire", "data_type_to_wire", "structure_from_wire", "structure_to_wire"]
 
 
-def structure_to_wire(structure: Structure | None) -> Any:
-    """As clients expect it: every key there, no key of ours."""
+def structure_to_wire(structure: Structure | None, family: str = "") -> Any:
+    """As clients expect it. Without a structure: the empty object of family `bytes`, None for any other."""
     if isinstance(structure, ArrayStructure):
         return {
             "data_type": data_type_to_wire(structure.data_type),
@@ -32,7 +36,7 @@ def structure_to_wire(structure: Structure | None) -> Any:
             "columns": structure.columns,
             "resizable": structure.resizable,
         }
-    return None
+    return {} if family == "bytes" else None
 
 
 def data_type_to_wire(data_type: DataType) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def structure_from_wire(family: str, value: Any) -> Structure | None:
         return array
     if family == "table":
         table: TableStructure = _convert(value, TableStructure)
-        _check_table(table)
+        check_table(table)
         return table
     if family in ("container", "bytes"):
         return None
@@ -68,7 +72,7 @@ def data_source_to_wire(source: DataSource) -> dict[str, Any]:
     return {
         "id": source.id,
         "structure_family": source.structure_family,
-        "structure": structure_to_wire(source.structure),
+        "structure": structure_to_wire(source.structure, source.structure_family),
         "mimetype": source.mimetype,
         "parameters": source.parameters,
         "properties": source.properties,
@@ -97,14 +101,3 @@ def _convert(value: Any, kind: type[Any]) -> Any:
         return msgspec.convert({k: v for k, v in value.items() if k != "family"} | {"family": kind.__struct_config__.tag}, kind)
     except msgspec.ValidationError as error:
         raise Malformed(f"'structure' is not that of such a node: {error}") from None
-
-
-def _check_table(table: TableStructure) -> None:
-    names = set(schema_of(table).names)
-    if table.npartitions < 1:
-        raise Malformed("'npartitions' must be at least 1.")
-    for column in table.columns:
-        if column.startswith("_"):
-            raise Malformed(f"The column {column!r} begins with '_', which is kept for internal use.")
-        if column not in names:
-            raise Malformed(f"The column {column!r} is not in 'arrow_schema', which has {sorted(names)}.")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 
-from ..domain.errors import Malformed, NotAcceptable, NotSupported
+from ..domain.errors import Malformed, NotAcceptable
 from ..domain.structures import TableStructure
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ __all__ = [
     "ARROW_FILE",
     "SCHEMA_PREFIX",
     "Rows",
+    "check_table",
     "column_array",
     "decode_rows",
     "encode_table",
@@ -36,6 +39,9 @@ __all__ = [
 
 ARROW_FILE = "application/vnd.apache.arrow.file"
 SCHEMA_PREFIX = f"data:{ARROW_FILE};base64,"
+
+#: How pandas names an index without a name.
+_INDEX = re.compile(r"__index_level_[0-9]+__\Z")
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -54,9 +60,22 @@ def schema_of(structure: TableStructure) -> pyarrow.Schema:
         raise Malformed(f"'arrow_schema' must begin with {SCHEMA_PREFIX!r}.")
     try:
         message = base64.b64decode(structure.arrow_schema[len(SCHEMA_PREFIX) :], validate=True)
-        return pyarrow.ipc.read_schema(pyarrow.BufferReader(message))
+        schema = pyarrow.ipc.read_schema(pyarrow.BufferReader(message))
+        _decode_names(schema)
     except (binascii.Error, pyarrow.ArrowException, OSError, ValueError) as error:
         raise Malformed(f"'arrow_schema' is not a base64 Arrow IPC schema message: {error}") from None
+    return schema
+
+
+def _decode_names(fields: Iterable[pyarrow.Field]) -> None:
+    """pyarrow decodes a name when it is asked for it: a `UnicodeDecodeError` shall come here or never."""
+    import pyarrow
+
+    for field in fields:
+        field.name.encode()
+        is_dictionary = isinstance(field.type, pyarrow.DictionaryType)
+        kind = field.type.value_type if is_dictionary else field.type
+        _decode_names(kind.field(n) for n in range(kind.num_fields))
 
 
 def structure_of(schema: pyarrow.Schema, *, npartitions: int = 1) -> TableStructure:
@@ -65,11 +84,28 @@ def structure_of(schema: pyarrow.Schema, *, npartitions: int = 1) -> TableStruct
     return TableStructure(arrow_schema=text, npartitions=npartitions, columns=tuple(schema.names))
 
 
+def check_table(structure: TableStructure) -> None:
+    """`Malformed` unless the schema is one, names every column once, and keeps off the names that are ours."""
+    names = schema_of(structure).names
+    if structure.npartitions < 1:
+        raise Malformed(f"'npartitions' must be at least 1, not {structure.npartitions}.")
+    if not structure.columns:
+        raise Malformed("A table needs at least one column.")
+    for name in names:
+        if not name or (name.startswith("_") and _INDEX.match(name) is None):
+            raise Malformed(f"The column {name!r} is empty or begins with '_', which is kept for internal use.")
+    if len(set(names)) != len(names) or len(set(structure.columns)) != len(structure.columns):
+        raise Malformed("Two columns have the same name.")
+    for column in structure.columns:
+        if column not in names or _INDEX.match(column):
+            raise Malformed(f"The column {column!r} is not one of the data columns of 'arrow_schema', which has {names}.")
+
+
 def decode_rows(body: bytes, structure: TableStructure) -> Rows:
     """Check an uploaded Arrow IPC file against the declared schema.
 
     Columns and their order must be the declared ones; types that can be cast without loss are cast (a column of nulls, integers
-    for doubles). A body already in the declared schema is passed on as it is.
+    for doubles). A body already in the declared schema is passed on as it is. `Malformed` for anything else.
     """
     import pyarrow
 
@@ -78,6 +114,9 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
     table = _without_index(uploaded, declared.names)
     if table.schema.names != declared.names:
         raise Malformed(f"The table has the columns {table.schema.names}; declared are {declared.names}, in this order.")
+    for field, column in zip(declared, table.columns, strict=True):
+        if not field.nullable and column.null_count:
+            raise Malformed(f"The column {field.name!r} is declared without nulls and has {column.null_count}.")
     if table is uploaded and table.schema.equals(declared):
         return Rows(bytes(body), table.num_rows)
     try:
@@ -90,7 +129,7 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
 
 def _without_index(table: pyarrow.Table, declared: list[str]) -> pyarrow.Table:
     """Pandas adds the index of a frame as a column; where the structure does not declare one, it carries nothing."""
-    extra = [n for n in table.schema.names if n.startswith("__index_level_") and n not in declared]
+    extra = [n for n in table.schema.names if _INDEX.match(n) and n not in declared]
     return table.drop_columns(extra) if extra else table
 
 
@@ -101,6 +140,7 @@ def read_table(body: bytes) -> pyarrow.Table:
     try:
         table = pyarrow.ipc.open_file(pyarrow.BufferReader(body)).read_all()
         table.validate(full=True)
+        _decode_names(table.schema)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise Malformed(f"The body is not an Arrow IPC file (the stream format is not accepted): {error}") from None
     return table
@@ -121,41 +161,10 @@ def encode_table(table: pyarrow.Table, media_type: str) -> bytes:
 
 
 def column_array(column: pyarrow.ChunkedArray) -> numpy.ndarray[Any, Any]:
-    """One column as an array: strings of the longest length, nulls as NaN, NaT or "", equal lists as a second axis."""
-    import numpy
-    import pyarrow
+    """One column as an array; see `table_columns`. `NotSupported` if it has no such form."""
+    from .table_columns import column_array
 
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
-        return column_array(column.cast(kind.value_type))
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
-        return _list_array(column)
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind):
-        return numpy.array(["" if v is None else v for v in column.to_pylist()], dtype=numpy.str_)
-    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-        return numpy.array([v or b"" for v in column.to_pylist()], dtype=numpy.bytes_)
-    if pyarrow.types.is_boolean(kind) and column.null_count:
-        column = column.cast(pyarrow.int8())
-    array: numpy.ndarray[Any, Any] = column.to_numpy()
-    if array.dtype.kind == "O":
-        raise NotSupported(f"A column of type {kind} has no form as an array; read it as part of the table.")
-    return array
-
-
-def _list_array(column: pyarrow.ChunkedArray) -> numpy.ndarray[Any, Any]:
-    import numpy
-    import pyarrow
-
-    array = column.combine_chunks()
-    if isinstance(array, pyarrow.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pyarrow.array([], type=column.type)
-    if array.null_count:
-        raise NotSupported("A list column with missing rows has no form as an array; read it as part of the table.")
-    lengths = numpy.unique(array.value_lengths().to_numpy()) if len(array) else numpy.array([0])
-    if len(lengths) != 1:
-        raise NotSupported("The lists of this column have different lengths; read it as part of the table.")
-    flat = column_array(pyarrow.chunked_array([array.flatten()]))
-    return flat.reshape(len(array), int(lengths[0]), *flat.shape[1:])
+    return column_array(column)
 
 
 def _arrow_file(table: pyarrow.Table) -> bytes:
@@ -180,12 +189,8 @@ def _csv(table: pyarrow.Table, *, header: bool = True) -> bytes:
     import pyarrow
     import pyarrow.csv
 
-    columns = [_flat(c) for c in table.columns]
-    plain = (
-        pyarrow.table(dict(enumerate(columns)))
-        if not table.schema.names
-        else pyarrow.Table.from_arrays(columns, table.schema.names)
-    )
+    columns = [_cells(c) for c in table.columns]
+    plain = pyarrow.Table.from_arrays(columns, [str(n) for n in range(len(columns))])
     sink = io.BytesIO()
     if header:  # pyarrow quotes every name; others quote only where they must
         sink.write((",".join(_quoted(name) for name in table.schema.names) + "\n").encode())
@@ -197,44 +202,44 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\r\n') else name
 
 
-def _flat(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
-    """CSV knows no lists and records: those cells hold their JSON."""
+def _cells(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """A sheet knows numbers and texts; other cells hold what JSON would say."""
     import pyarrow
 
-    if pyarrow.types.is_nested(column.type):
-        return pyarrow.chunked_array(
-            [[None if v is None else _json(v).decode() for v in column.to_pylist()]], type=pyarrow.string()
-        )
-    if pyarrow.types.is_dictionary(column.type):
-        return column.cast(column.type.value_type)
-    return column
+    from .table_columns import is_plain, plain_column
+
+    kind = column.type
+    if is_plain(kind) and not pyarrow.types.is_string_view(kind):
+        return column
+    cells = [v if v is None or isinstance(v, str) else _json(v).decode() for v in plain_column(column)]
+    return pyarrow.chunked_array([cells], type=pyarrow.large_string())
 
 
 def _html(table: pyarrow.Table) -> bytes:
     from html import escape
 
     rows = ["<tr>" + "".join(f"<th>{escape(n)}</th>" for n in table.schema.names) + "</tr>"]
-    rows += ["<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in table.to_pylist()]
+    rows += ["<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in zip(*_lists(table), strict=True)]
     return ("<table>\n" + "\n".join(rows) + "\n</table>\n").encode()
 
 
+def _lists(table: pyarrow.Table) -> list[list[Any]]:
+    from .table_columns import plain_column
+
+    return [plain_column(column) for column in table.columns]
+
+
 def _columns_json(table: pyarrow.Table) -> bytes:
-    return _json(dict(zip(table.schema.names, (c.to_pylist() for c in table.columns), strict=True)))
+    return _json(dict(zip(table.schema.names, _lists(table), strict=True)))
 
 
 def _json_seq(table: pyarrow.Table) -> bytes:
-    return b"".join(b"\x1e" + _json(row) + b"\n" for row in table.to_pylist())
+    names = table.schema.names
+    return b"".join(b"\x1e" + _json(dict(zip(names, row, strict=True))) + b"\n" for row in zip(*_lists(table), strict=True))
 
 
 def _json(value: Any) -> bytes:
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for: bytes as a data URI, everything else as its text."""
-    if isinstance(value, bytes):
-        return "data:application/octet-stream;base64," + base64.b64encode(value).decode()
-    return str(value)
+    return orjson.dumps(value, default=str)
 
 
 _ENCODERS = {
