@@ -89,27 +89,28 @@ async def test_distinct_values_with_their_counts(many: Any) -> None:
     assert {v["count"] for v in bare["metadata"]["color"]} == {None}
 
 
-@pytest.mark.parametrize(
-    ("query", "status"),
-    [
-        ("page[offset]=1&page[cursor]=1", 400),
-        ("page[cursor]=1&sort=n", 400),
-        ("sort=n&sort=n", 400),
-        ("sort=-&sort=n", 400),
-        ("sort=a;b", 422),
-        ("page[limit]=301", 422),
-        ("page[limit]=-1", 422),
-        ("page[offset]=x", 422),
-        ("page[offset]=99999999999999999999", 422),
-        ("filter[eq][condition][key]=a", 422),
-        ("filter[eq][condition][key]=a&filter[eq][condition][value]=red", 422),
-        ("filter[nothing][condition][key]=a", 422),
-        (where("comparison", operator="x", key="a", value="1"), 422),
-        ("filter[regex][condition][key]=a&filter[regex][condition][pattern]=b", 400),
-    ],
-)
-async def test_questions_that_make_no_sense(many: Any, query: str, status: int) -> None:
-    assert (await many.refused("GET", f"/search/c?{query}"))[0] == status
+SENSELESS = [
+    ("page[offset]=1&page[cursor]=1", 400),
+    ("page[cursor]=1&sort=n", 400),
+    ("sort=n&sort=n", 400),
+    ("sort=-&sort=n", 400),
+    ("sort=a;b", 422),
+    ("page[limit]=301", 422),
+    ("page[limit]=-1", 422),
+    ("page[offset]=x", 422),
+    ("page[offset]=99999999999999999999", 422),
+    ("filter[eq][condition][key]=a", 422),
+    ("filter[eq][condition][key]=a&filter[eq][condition][value]=red", 422),
+    ("filter[nothing][condition][key]=a", 422),
+    (where("comparison", operator="x", key="a", value="1"), 422),
+    ("filter[regex][condition][key]=a&filter[regex][condition][pattern]=b", 400),
+]
+
+
+async def test_questions_that_make_no_sense(many: Any) -> None:
+    for query, status in SENSELESS:
+        response = await many.client.get(f"/api/v1/search/c?{query}")
+        assert response.status_code == status, (query, response.text)
 
 
 async def test_only_containers_are_searched(many: Any) -> None:

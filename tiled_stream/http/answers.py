@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -41,7 +42,7 @@ async def answer(scope: Any, content: Any, *, headers: dict[str, str] | None = N
 
 async def data_answer(scope: Any, body: bytes, media_type: str, tag: str, *, filename: str | None) -> ASGIResponse:
     """Data in the format that was chosen."""
-    headers = {"Content-Disposition": f'attachment; filename="{_safe(filename)}"'} if filename else {}
+    headers = {"Content-Disposition": _attachment(filename)} if filename else {}
     return await _coded(scope, body, media_type, tag, headers)
 
 
@@ -73,5 +74,8 @@ async def _coded(scope: Any, body: bytes, media_type: str, tag: str, headers: di
     return ASGIResponse(body=body, media_type=media_type, headers=headers)
 
 
-def _safe(filename: str | None) -> str:
-    return "".join(c for c in filename or "" if c.isprintable() and c not in '"\\/')
+def _attachment(filename: str) -> str:
+    """RFC 6266: a name that is not plain ASCII is told twice, the second time as it is."""
+    name = "".join(c for c in filename if c.isprintable() and c not in '"\\/')
+    plain = f'attachment; filename="{name.encode("ascii", "replace").decode().replace("?", "_")}"'
+    return plain if name.isascii() else f"{plain}; filename*=UTF-8''{quote(name)}"

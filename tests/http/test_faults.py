@@ -1,0 +1,76 @@
+"""What a client is told when something goes wrong: one table, complete; and nothing that it should not know."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import numpy
+import pytest
+
+from tiled_stream.domain import errors
+from tiled_stream.http.faults import FAULTS, close_code_of, error_headers, status_of
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.TiledStreamError)]
+
+
+def made(kind: type[errors.TiledStreamError]) -> errors.TiledStreamError:
+    return kind(1) if kind is errors.Truncated else kind("sentence")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_has_a_row_of_its_own(kind: type[errors.TiledStreamError]) -> None:
+    status, code = FAULTS[kind]
+    assert (status_of(made(kind)), close_code_of(made(kind))) == (status, code)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_at_fault_is_told_so(kind: type[errors.TiledStreamError]) -> None:
+    """A client repeats a 5xx ten times, and a 4xx never."""
+    assert (FAULTS[kind][0] < 500) == issubclass(kind, errors.Refused)
+
+
+def test_an_error_that_is_added_later_has_the_row_of_its_parent() -> None:
+    class Later(errors.Conflict):
+        pass
+
+    assert status_of(Later("x")) == 409
+
+
+def test_who_may_come_again_is_told_when() -> None:
+    assert error_headers(errors.Unavailable("x", retry_after=2.6)) == {"Retry-After": "3"}
+    assert error_headers(errors.Unavailable("x", retry_after=0.01)) == {"Retry-After": "1"}
+
+
+async def test_what_nobody_foresaw_is_logged_and_not_told(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("the password is swordfish")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.assembly.services.browse, "resolve", broken)
+        with caplog.at_level(logging.ERROR):
+            response = await server.client.get("/api/v1/metadata/a")
+            socket = server.socket("a")
+            status, detail, _ = await socket.denied()
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/json"
+    request_id = response.headers["x-tiled-request-id"]
+    assert request_id in response.json()["detail"]
+    assert "swordfish" not in response.text
+    assert any(request_id in r.getMessage() and r.exc_info for r in caplog.records)
+    assert status == 500
+    assert "swordfish" not in detail
+    assert any("Stream" in r.getMessage() and r.exc_info for r in caplog.records)
+
+
+async def test_what_cannot_be_done_now_says_when_to_come_again(server: Any) -> None:
+    async def behind(*_: Any, **__: Any) -> Any:
+        raise errors.Unavailable("Storage is behind.", retry_after=2)
+
+    await server.array("a", numpy.arange(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.assembly.services.reader, "array", behind)
+        response = await server.client.get("/api/v1/array/full/a")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert response.json() == {"detail": "Storage is behind."}
