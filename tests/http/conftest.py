@@ -33,6 +33,8 @@ class Socket:
         self._from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._may_send = asyncio.Event()
         self._may_send.set()
+        #: Set once the server wanted to say something.
+        self.spoken_to = asyncio.Event()
         self.scope = {
             "type": "websocket",
             "path": unquote(place),
@@ -46,6 +48,7 @@ class Socket:
         self.task = asyncio.create_task(app(self.scope, self._to_app.get, self._take), name="socket")
 
     async def _take(self, message: dict[str, Any]) -> None:
+        self.spoken_to.set()
         await self._may_send.wait()
         self._from_app.put_nowait(message)
 

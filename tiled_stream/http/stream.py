@@ -1,8 +1,8 @@
 """Live streams: a WebSocket a subscriber, and the end of a stream.
 
 Sockets do not pass the framework: every delivered message goes through here. What must stay true: the subscription begins
-before the schema is sent, so nothing is missed (I3); a client that stops reading is let go after `send_timeout` and costs the
-others nothing (I8); a disconnect is heard, for a listener stands beside the sender.
+before the handshake is answered, so nothing is missed (I3); a client that stops reading is let go after `send_timeout` and
+costs the others nothing (I8); a disconnect is heard, for a listener stands beside the sender.
 
 A server may offer the extension `FRAMES`: then ready WebSocket frames of a whole batch are written at once.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from litestar import Request, delete, get
@@ -21,7 +21,6 @@ from litestar.response.base import ASGIResponse
 from ..broadcast.hub import Frame, Gap, Item, Over, Subscription
 from ..domain.commands import EndStream
 from ..domain.errors import Gone, Malformed, NotFound, TiledStreamError, Unauthenticated, Unavailable
-from ..nodes.repository import Located
 from ..wire.messages import Envelope, MessageEncoder
 from .access import READ, Access, Principal, check_scopes
 from .answers import null
@@ -103,6 +102,21 @@ class _Closed(Exception):
         self.reason = reason
 
 
+class _Wanted(NamedTuple):
+    """Path of the node, envelope, and the sequence after which to begin (None: only what comes)."""
+
+    keys: tuple[str, ...]
+    envelope: Envelope
+    after: int | None
+
+
+class _Live(NamedTuple):
+    """What a socket is fed from."""
+
+    subscription: Subscription
+    encoder: MessageEncoder
+
+
 class _Socket:
     """One socket from handshake to close."""
 
@@ -120,24 +134,24 @@ class _Socket:
     async def run(self) -> None:
         await self._receive()  # websocket.connect
         try:
-            keys, envelope, after = self._asked()
+            wanted = self._wanted()
             principal = self._principal()
             if self._edge.hub.is_draining:
                 raise Unavailable("This server is stopping; connect again.")
-            found = None
-            if principal is not None:
-                check_scopes(principal, READ)
-                found = await self._located(keys, envelope)
+            live = None if principal is None else await self._subscribed(principal, wanted)
         except TiledStreamError as error:
             await self._deny(status_of(error), str(error), error_headers(error))
             return
-        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-        self._accepted = True
         try:
-            if found is None:  # only who has shown a key is told what there is
-                check_scopes(await self._first_message(), READ)
-                found = await self._located(keys, envelope)
-            await self._follow(*found, after)
+            if live is not None:
+                async with live.subscription:
+                    await self._accept()
+                    await self._follow(live)
+            else:  # only who has shown a key is told what there is
+                await self._accept()
+                live = await self._subscribed(await self._first_message(), wanted)
+                async with live.subscription:
+                    await self._follow(live)
         except _Closed as closed:
             await self._close(closed.code, closed.reason)
         except Unauthenticated:
@@ -154,8 +168,7 @@ class _Socket:
         else:
             await self._deny(500, sentence, {})
 
-    def _asked(self) -> tuple[tuple[str, ...], Envelope, int | None]:
-        """Path of the node, envelope, and the sequence after which to begin (None: only what comes)."""
+    def _wanted(self) -> _Wanted:
         keys = segments(self._scope["path"])
         if keys[: len(_PLACE)] != _PLACE:
             raise NotFound(f"Streams are at {API}/stream/single/…")
@@ -168,7 +181,7 @@ class _Socket:
         envelope = query.get("envelope_format") or "json"
         if envelope not in ("json", "msgpack"):
             raise Malformed(f"'envelope_format' is json or msgpack, not {envelope!r}.")
-        return keys[len(_PLACE) :], "json" if envelope == "json" else "msgpack", after
+        return _Wanted(keys[len(_PLACE) :], "json" if envelope == "json" else "msgpack", after)
 
     def _principal(self) -> Principal | None:
         """Who asks, by header or token; None: they must say so in their first message. Cookies and `api_key=` do not count."""
@@ -179,12 +192,19 @@ class _Socket:
             raise Unauthenticated("Could not validate credentials: this server takes an API key.")
         return self._access.without_credentials()
 
-    async def _located(self, keys: tuple[str, ...], envelope: Envelope) -> tuple[Located, MessageEncoder]:
-        at = await self._edge.browse.resolve(keys)
+    async def _subscribed(self, principal: Principal, wanted: _Wanted) -> _Live:
+        """From here on nothing is missed. The caller must enter the subscription."""
+        check_scopes(principal, READ)
+        at = await self._edge.browse.resolve(wanted.keys)
         if at.column is not None:
             raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
         url = base_url(self._scope, self._edge.settings.root_path)
-        return at, MessageEncoder(envelope, url, at.path, at.node.structure, at.node.family)
+        encoder = MessageEncoder(wanted.envelope, url, at.path, at.node.structure, at.node.family)
+        return _Live(await self._edge.hub.subscribe(at.node.id, wanted.after, encoder), encoder)
+
+    async def _accept(self) -> None:
+        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        self._accepted = True
 
     async def _first_message(self) -> Principal:
         try:
@@ -205,20 +225,19 @@ class _Socket:
             raise Unauthenticated("Invalid API key")
         return self._access.of_key(key)
 
-    async def _follow(self, at: Located, encoder: MessageEncoder, after: int | None) -> None:
+    async def _follow(self, live: _Live) -> None:
         """Send and listen until one of them ends. Returns if the client left."""
-        async with await self._edge.hub.subscribe(at.node.id, after, encoder) as subscription:
-            sender = asyncio.create_task(self._deliver(subscription, encoder), name=f"stream of {at.node.id}")
-            listener = asyncio.create_task(self._listen(), name=f"listener of {at.node.id}")
-            try:
-                await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sender.cancel()
-                listener.cancel()
-                await asyncio.wait({sender, listener})
-            for task in (sender, listener):
-                if not task.cancelled():
-                    task.result()
+        sender = asyncio.create_task(self._deliver(*live), name=f"sender of {self._scope['path']}")
+        listener = asyncio.create_task(self._listen(), name=f"listener of {self._scope['path']}")
+        try:
+            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sender.cancel()
+            listener.cancel()
+            await asyncio.wait({sender, listener})
+        for task in (sender, listener):
+            if not task.cancelled():
+                task.result()
 
     async def _listen(self) -> None:
         """What the client says is not listened to; that it left is."""
