@@ -44,6 +44,14 @@ async def test_replay_then_live(written: Any, start: str, wanted: list[int]) -> 
     assert await sequences(socket, len(wanted)) == wanted
 
 
+async def test_a_start_that_is_far_away_waits(written: Any) -> None:
+    socket = await written.socket(f"a?start={1 << 70}").accepted()
+    await written.ok("PUT", "/array/full/a", content=ROW)
+    assert (await socket.update())["type"] == "array-schema"
+    await asyncio.sleep(0.05)
+    assert socket._from_app.empty()
+
+
 @pytest.mark.parametrize(("start", "wanted"), [("", [4, 5, 6]), ("?start=6", [6])])
 async def test_only_what_comes(written: Any, start: str, wanted: list[int]) -> None:
     socket = await written.socket(f"a{start}").accepted()

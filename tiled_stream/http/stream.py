@@ -57,6 +57,8 @@ _FAREWELL_SECONDS = 3.0
 _EVICTED_SECONDS = 1.0
 #: A reason in a close frame has at most 123 bytes.
 _REASON_BYTES = 123
+#: Beyond any sequence that a log will reach, and a number for every store.
+_FAR = 1 << 53
 _PLACE = segments(f"{API}/stream/single")
 _REASONS = {"ended": (1000, "Producer ended stream"), "deleted": (1000, "Node deleted"), "restart": (1012, "Server restart")}
 
@@ -175,7 +177,7 @@ class _Socket:
         query = Query(self._scope)
         start = query.get("start")
         try:
-            after = None if start is None else max(int(start) - 1, 0)
+            after = None if start is None else min(max(int(start) - 1, 0), _FAR)
         except ValueError:
             raise Malformed(f"'start' is an integer, not {start!r}.") from None
         envelope = query.get("envelope_format") or "json"
