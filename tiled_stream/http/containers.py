@@ -22,7 +22,6 @@ from ..nodes.repository import Located
 from ..wire.arrays import plain_array
 from ..wire.negotiate import BLUESKY_RUN, JSON_SEQ, choose
 from ..wire.structures import data_source_to_wire
-from ..wire.table_columns import plain_column
 from .answers import data_answer, data_tag, not_modified
 from .bluesky_documents import StreamContent, documents
 from .params import Query, header, keys_of
@@ -125,6 +124,8 @@ class _Stream:
 
     def content(self) -> StreamContent:
         """The same as plain values; slow for many rows."""
+        from ..wire.table_columns import plain_column  # pyarrow, which a server without tables does not need
+
         columns: dict[str, list[Any]] = {}
         for table in self.tables:
             columns |= zip(table.schema.names, map(plain_column, table.columns), strict=True)
