@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..domain.nodes import Node
+from ..domain.nodes import DataSource, Node
 from ..domain.structures import ArrayStructure, Structure
 from .structures import data_source_to_wire, structure_to_wire
 
@@ -99,14 +99,9 @@ def resource(node: Node, path: tuple[str, ...], view: View, *, children: int | N
 
 def column_resource(path: tuple[str, ...], structure: ArrayStructure, view: View) -> dict[str, Any]:
     """A column of a table, seen as an array: it has neither metadata nor tags of its own."""
-    column = Node(id="", key=path[-1], parent=None, family="array")
+    column = Node("", path[-1], None, "array", data_sources=(DataSource("array", structure, ""),))
     found = resource(column, path, msgspec.structs.replace(view, include_data_sources=False), children=None)
-    attributes = found["attributes"]
-    attributes["access_tags"] = None
-    if attributes["structure_family"] is not None or view.fields is None:
-        attributes["structure"] = structure_to_wire(structure)
-    if not view.omit_links:
-        found["links"] = links("array", structure, path, view.base_url)
+    found["attributes"]["access_tags"] = None
     return found
 
 
