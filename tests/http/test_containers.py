@@ -115,6 +115,7 @@ async def validated(server: Any, method: str, path: str, **options: Any) -> Any:
 
 
 async def test_a_run_that_is_whole(run: Any) -> None:
+    await run.array("r/beside", numpy.arange(7))  # no stream
     for place in ("/custom", "/api/v1"):
         assert await validated(run, "GET", f"{place}/validate/r") == (200, {"valid": True, "notes": []})
         # As the client sends it: without a Content-Type.

@@ -42,12 +42,16 @@ async def _validate(request: Connection) -> ASGIResponse:
     at = await edge.browse.resolve(keys_of(request))
     if not any(s.name == BLUESKY_RUN and (s.version or "").startswith("3.") for s in at.node.specs):
         raise Unsatisfiable(f"{'/'.join(at.path)!r} is not a {BLUESKY_RUN} of version 3; only those can be validated.")
-    notes = [note for stream in await children(edge, at) for note in await _notes(edge, stream, read=read)]
+    streams = [child for child in await children(edge, at) if child.node.family == "container"]
+    notes = [note for stream in streams for note in await _notes(edge, stream, read=read)]
     return ASGIResponse(body=orjson.dumps({"valid": not notes, "notes": notes}), media_type="application/json")
 
 
 async def _notes(edge: Edge, stream: Located, *, read: bool) -> list[str]:
-    """What is wrong with a stream: tables and arrays whose rows do not agree, or that cannot be read."""
+    """What is wrong with a stream: tables and arrays whose rows do not agree, or that cannot be read.
+
+    A writer that died leaves rows in one node that another has not; what files hold is not looked at.
+    """
     notes: list[str] = []
     rows: dict[str, int] = {}
     for child in await children(edge, stream):
