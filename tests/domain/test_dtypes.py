@@ -52,6 +52,11 @@ def test_simple_types_on_the_wire(text: str, expected: DataType) -> None:
     assert to_numpy(expected) == numpy.dtype(text)
 
 
+def test_times_without_a_unit_have_two_spellings() -> None:
+    for units in (None, "[generic]"):
+        assert to_numpy(DataType(8, "M", "little", units)) == numpy.dtype("<M8")
+
+
 def test_an_aligned_record_is_told_by_its_size() -> None:
     dtype = numpy.dtype([("a", "u1"), ("b", "<f8", (2,))], align=True)
     found = to_numpy(from_numpy(dtype))

@@ -20,7 +20,7 @@ __all__ = ["check", "from_numpy", "to_numpy"]
 _KINDS = "biufcmMSUV"
 _ORDER: dict[str, str] = {"little": "<", "big": ">", "not_applicable": "|"}
 #: Checked here, since numpy reads more than a unit where one stands ("[s],i4" is a record to it).
-_UNITS = re.compile(r"\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)(/[1-9][0-9]{0,8})?\]\Z")
+_UNITS = re.compile(r"\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as|generic)(/[1-9][0-9]{0,8})?\]\Z")
 #: Bytes of one element. Beyond this it is not an element but an array.
 _MAX_ITEMSIZE = 1 << 24
 
