@@ -93,6 +93,9 @@ def test_a_data_source_keeps_its_assets_and_gains_new_ones() -> None:
     assert (event.offset, event.shape) == ((0, 0), (1, 2))
     with pytest.raises(NotFound):
         decide.data_source_updated(node, UpdateDataSource(NewDataSource("array", STRUCTURE, id=6)))
+    internal = UpdateDataSource(NewDataSource("array", STRUCTURE, id=5))
+    with pytest.raises(NotSupported):
+        decide.data_source_updated(array_node(), internal)
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from tiled_stream.catalog.sqlite import SqliteCatalog
-from tiled_stream.log.memory import MemoryLog
-from tiled_stream.storage.duckdb_tables import DuckdbTables
-from tiled_stream.storage.zarr_arrays import ZarrArrays
-from tiled_stream.wire.tables import structure_of
 
 from tiled_stream.broadcast.hub import Hub
+from tiled_stream.catalog.sqlite import SqliteCatalog
 from tiled_stream.domain.commands import CreateChild, NewDataSource
 from tiled_stream.domain.structures import ArrayStructure, DataType
 from tiled_stream.ingest.deletion import Deletion
 from tiled_stream.ingest.writer import Writer
+from tiled_stream.log.memory import MemoryLog
 from tiled_stream.log.port import LogEngine, Retention
 from tiled_stream.nodes.barrier import Barrier
 from tiled_stream.nodes.repository import Repository
@@ -30,6 +27,9 @@ from tiled_stream.persist.persister import Persister
 from tiled_stream.persist.quarantine import Quarantine
 from tiled_stream.query.browse import Browse
 from tiled_stream.query.read import DataReader
+from tiled_stream.storage.duckdb_tables import DuckdbTables
+from tiled_stream.storage.zarr_arrays import ZarrArrays
+from tiled_stream.wire.tables import structure_of
 
 F8 = DataType(itemsize=8, kind="f", endianness="little")
 

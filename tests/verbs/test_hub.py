@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from tiled_stream.log.memory import RECORD_OVERHEAD, MemoryLog
 
 from tiled_stream.broadcast import tail as tail_module
 from tiled_stream.broadcast.hub import Frame, Gap, Hub, Item, Over, Subscription
 from tiled_stream.domain.errors import Unavailable
 from tiled_stream.domain.events import ArrayWritten, ChildDeleted, Draft, Record, StreamEnded
+from tiled_stream.log.memory import RECORD_OVERHEAD, MemoryLog
 from tiled_stream.log.port import Retention
 
 NODE = "n"

@@ -84,6 +84,8 @@ def data_source_updated(node: Node, command: UpdateDataSource) -> ArrayReference
     old = next((d for d in node.data_sources if d.id == new.id), None)
     if old is None:
         raise NotFound(f"The node {node.key!r} has no data source with id {new.id}.")
+    if old.management != "external" or new.management != "external":
+        raise NotSupported(f"The data of {node.key!r} are managed by this server; only external data sources are updated.")
     if new.structure_family != old.structure_family:
         raise Malformed(f"A data source of family {old.structure_family!r} cannot become {new.structure_family!r}.")
     assets = {(a.parameter, a.num, a.data_uri): a for a in old.assets}

@@ -14,6 +14,7 @@ from ..domain.commands import PatchMetadata
 from ..domain.decide import check_specs
 from ..domain.errors import Conflict, Malformed
 from ..domain.nodes import Node, Spec
+from ..wire.client_json import check_depth
 
 __all__ = ["patched"]
 
@@ -30,6 +31,7 @@ def patched(node: Node, command: PatchMetadata) -> tuple[dict[str, Any], tuple[S
         metadata = _merged(metadata, command.metadata) if merge else _json_patched(metadata, command.metadata, "metadata")
     if not isinstance(metadata, dict):
         raise Malformed("The metadata must still be an object after the patch.")
+    check_depth(metadata, "The metadata")
     specs = node.specs
     if command.specs is not None:
         plain = [msgspec.to_builtins(s) for s in node.specs]

@@ -21,7 +21,7 @@ import zstandard
 from ..domain.errors import Unavailable
 from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure
-from .zarr_metadata import Grid, cell_dtype, chunk_shape, decode_metadata, encode_metadata
+from .zarr_metadata import Grid, cell_dtype, checked_by_zarr, chunk_shape, decode_metadata, encode_metadata
 
 __all__ = ["ChunkWriter", "Region", "read_cells", "read_grid"]
 
@@ -71,7 +71,7 @@ class ChunkWriter:
             self._grid = Grid(chunk_shape(structure), level > 0, self._cell.kind == "V")
             self._shape, self._level = structure.shape, level
             directory.mkdir(parents=True, exist_ok=True)
-            self._put(METADATA, encode_metadata(structure, self._grid, self._shape, level))
+            self._put(METADATA, checked_by_zarr(encode_metadata(structure, self._grid, self._shape, level)))
         self._pending: dict[Index, Array] = {}
         self._held = 0
         self._appended: dict[Index, list[tuple[int, Array]]] = {}

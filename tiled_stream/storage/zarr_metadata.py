@@ -5,7 +5,8 @@ has no settled word for keep their bytes: times as 64-bit integers, texts, recor
 Either way a chunk is the bytes of its cells in C order, so that what a client sends is what rests. The declared type stands in
 the attributes; the structure in the catalog is what readers of the server see.
 
-Chunks are flat files (``c.0.1``): directories of their own would cost two more inodes a frame.
+Zarr's own model of the format has the last word on every new array (`checked_by_zarr`). Chunks are flat files (``c.0.1``):
+directories of their own would cost two more inodes a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..domain.dtypes import to_numpy
 from ..domain.errors import Unavailable
 from ..domain.structures import ArrayStructure, DataType
 
-__all__ = ["Grid", "cell_dtype", "chunk_shape", "decode_metadata", "encode_metadata"]
+__all__ = ["Grid", "cell_dtype", "checked_by_zarr", "chunk_shape", "decode_metadata", "encode_metadata"]
 
 _NAMED = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 _FILL: dict[str, Any] = {"b": False, "i": 0, "u": 0, "f": 0.0, "c": [0.0, 0.0]}
@@ -48,6 +49,13 @@ def cell_dtype(data_type: DataType) -> numpy.dtype[Any]:
 def chunk_shape(structure: ArrayStructure) -> tuple[int, ...]:
     """Along each axis the first declared chunk that is not empty, at least 1."""
     return tuple(next((p for p in parts if p > 0), 1) for parts in structure.chunks)
+
+
+def checked_by_zarr(content: bytes) -> bytes:
+    """What a new array begins with: as Zarr itself reads and writes it. ValueError if the library of the format refuses it."""
+    from zarr.core.metadata import ArrayV3Metadata
+
+    return orjson.dumps(ArrayV3Metadata.from_dict(orjson.loads(content)).to_dict())
 
 
 def encode_metadata(structure: ArrayStructure, grid: Grid, shape: tuple[int, ...], level: int) -> bytes:
