@@ -6,6 +6,7 @@ too. A wrong value is refused with the name of the setting and the cure.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -132,8 +133,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError(f"'port' is between 0 (any free one) and 65535, not {self.port}.")
         for name in _AT_LEAST_ZERO + _ABOVE_ZERO:
             value = getattr(self, name)
-            if value < 0 or (value == 0 and name in _ABOVE_ZERO):
-                raise SettingsError(f"{name!r} must be {'above' if name in _ABOVE_ZERO else 'at least'} 0, not {value:g}.")
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in _ABOVE_ZERO):
+                least = "above" if name in _ABOVE_ZERO else "at least"
+                raise SettingsError(f"{name!r} must be a number {least} 0, not {value:g}.")
 
     def _check_cache(self) -> None:
         if self.cache.startswith(("redis:", "rediss:")):
