@@ -160,3 +160,21 @@ async def test_ack_persisted_waits_for_storage(core: Core) -> None:
     accepted = await core.writer.submit(("x",), WriteArray(numpy.array([1.0, 2.0]).tobytes()), ack="persisted")
     assert accepted.position is not None
     assert (await core.catalog.node(at.node.id)).watermark >= accepted.position.sequence  # I6
+
+
+async def test_nothing_is_created_in_a_container_while_it_is_deleted(idle: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await idle.container("d")
+    decided, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_check(*_: object) -> None:
+        decided.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(idle.writer._deletion, "check", slow_check)
+    deletion = asyncio.create_task(idle.writer.submit(("d",), DeleteNode(recursive=True, external_only=False)))
+    await decided.wait()
+    creations = [asyncio.create_task(idle.container("d", f"k{n}")) for n in range(5)]
+    await asyncio.sleep(0.01)
+    go_on.set()
+    await deletion
+    assert [type(o) for o in await asyncio.gather(*creations, return_exceptions=True)] == [NotFound] * 5

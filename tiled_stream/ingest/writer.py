@@ -193,6 +193,9 @@ class Writer:
         node = self._creation.node(at.node.id, key, command)
         async with self._lock(at.node.id):
             for _ in range(_TRIES):
+                # Asked again under the lock that deletion takes too: nobody creates a child of what is gone.
+                if (await self._repository.resolve(path)).node.id != at.node.id:
+                    raise NotFound(f"No such entry: {list(path)}")
                 taken, head = await self._repository.child(at.node.id, key)
                 if taken is not None:
                     raise Conflict("/" + "/".join(child_path))

@@ -85,7 +85,7 @@ class Assembly:
         """Begin to persist."""
         self._persisting = asyncio.create_task(self.persister.run(), name="persister")
         self._persisting.add_done_callback(_heard)
-        # Loaded before the first table or array comes, or its writer would wait for it; not before the server answers.
+        # Loaded before the first table comes, or its writer would wait for it; not before the server answers.
         self._warming = asyncio.create_task(asyncio.to_thread(_warm), name="warming up")
 
     async def drain(self) -> None:
@@ -173,10 +173,8 @@ def _edge_settings(settings: Settings) -> EdgeSettings:
 def _warm() -> None:
     """Import what is heavy and would else be imported by the first request that needs it."""
     import pyarrow
-    import zarr.core.metadata
 
     assert pyarrow.ipc is not None
-    assert zarr.core.metadata is not None
 
 
 def _heard(task: asyncio.Task[None]) -> None:
