@@ -138,6 +138,19 @@ async def test_a_reader_that_sleeps_holds_a_cursor_and_no_queue(
     await fast.__aexit__()
 
 
+async def test_a_crowd_is_woken_for_several_records_at_once(log: MemoryLog, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_module, "PACE_A_READER", 1.0)
+    monkeypatch.setattr(tail_module, "PACE_MOST", 0.05)
+    async with await hub.subscribe(NODE, None, Counting()) as subscription:
+        await write(log, 1)
+        assert told(await subscription.take()) == [(1, 1)]
+        waiting = asyncio.create_task(subscription.take())
+        await write(log, 2)
+        await asyncio.sleep(0.01)
+        await write(log, 3)
+        assert told(await waiting) == [(2, 2), (3, 3)]
+
+
 async def test_the_end_closes_once_nothing_follows_it(log: MemoryLog, hub: Hub) -> None:
     await write(log, 1)
     await end(log)

@@ -35,6 +35,10 @@ Entry = Frame | _End | None
 #: Bytes of encoded frames, and entries, that stay at hand for those who follow, per node and encoder.
 WINDOW_BYTES = 1 << 20
 WINDOW_ENTRIES = 8192
+#: A crowd is woken for several records at once: seconds between wakings, for each reader, and at most. Waking and writing to a
+#: hundred sockets takes longer than a record takes to come; one reader is always woken at once.
+PACE_A_READER = 25e-6
+PACE_MOST = 0.005
 #: A page of replay is bounded in records and in payload bytes.
 PAGE_RECORDS = 500
 PAGE_BYTES = 1 << 20
@@ -99,6 +103,9 @@ class Tail:
         self._pages: OrderedDict[tuple[Encoder, int], Page] = OrderedDict()
         self._paging = asyncio.Lock()
         self._moved = asyncio.Event()
+        # When the readers were woken last (loop time), and the waking that is to come.
+        self._woken = 0.0
+        self._waking: asyncio.TimerHandle | None = None
         self.node = node
         self.cursor = cursor
         self.epoch = epoch
@@ -127,6 +134,9 @@ class Tail:
         except TiledStreamError:
             self.stop(Over("restart"))
             raise
+        finally:
+            if self._waking is not None:
+                self._waking.cancel()
 
     def stop(self, why: Over) -> None:
         """Tell everyone that nothing more will come."""
@@ -172,7 +182,7 @@ class Tail:
         self.cursor = records[-1].sequence
         for record in records:
             self._arrived(record)
-        self._wake()
+        self._wake_soon()
 
     def _restart(self, cursor: int, epoch: str) -> None:
         self.cursor = cursor
@@ -182,7 +192,21 @@ class Tail:
             strip.restart(cursor + 1)
         self._wake()
 
+    def _wake_soon(self) -> None:
+        """At once if few read or the last waking is long ago; else what comes meanwhile travels along."""
+        loop = asyncio.get_running_loop()
+        readers = sum(strip.users for strip in self.strips.values())
+        wait = self._woken + min(PACE_MOST, PACE_A_READER * readers) - loop.time()
+        if wait <= 0:
+            self._wake()
+        elif self._waking is None:
+            self._waking = loop.call_later(wait, self._wake)
+
     def _wake(self) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+        self._woken = asyncio.get_running_loop().time()
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 

@@ -53,7 +53,6 @@ class Assembly:
         self._settings = settings
         self._log = log
         self._persisting: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
         self.places = places
         self.hub = Hub(log, now=time.time)
         self.quarantine = Quarantine(places.quarantine)
@@ -85,8 +84,8 @@ class Assembly:
         """Begin to persist."""
         self._persisting = asyncio.create_task(self.persister.run(), name="persister")
         self._persisting.add_done_callback(_heard)
-        # Loaded before the first table comes, or its writer would wait for it; not before the server answers.
-        self._warming = asyncio.create_task(asyncio.to_thread(_warm), name="warming up")
+        # Loaded before the server says that it is ready, or the first writes would wait for it.
+        await asyncio.to_thread(_warm)
 
     async def drain(self) -> None:
         """Tell every subscriber that this server stops, and let them go."""
@@ -99,8 +98,6 @@ class Assembly:
     async def finish(self) -> None:
         """End the persister after its round, then persist what is owed."""
         self.persister.stop()
-        if self._warming is not None:
-            await asyncio.wait({self._warming})
         if self._persisting is not None:
             await asyncio.wait({self._persisting})
         if not await self.persister.finish(seconds=self._settings.drain_timeout_seconds):
@@ -173,8 +170,9 @@ def _edge_settings(settings: Settings) -> EdgeSettings:
 def _warm() -> None:
     """Import what is heavy and would else be imported by the first request that needs it."""
     import pyarrow
+    import zarr.core.metadata
 
-    assert pyarrow.ipc is not None
+    logger.debug("pyarrow %s and zarr %s are loaded", pyarrow.__version__, zarr.__version__)
 
 
 def _heard(task: asyncio.Task[None]) -> None:

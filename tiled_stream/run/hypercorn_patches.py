@@ -83,13 +83,28 @@ def _take_frames(ws_stream: Any) -> None:
     data = ws_stream.Data
 
     async def app_send(self: Any, message: Any) -> None:
-        if message is not None and "frames" in message:
-            if not self.closed and self.state == connected:
+        if message is None or "frames" not in message:
+            await original(self, message)
+        elif not self.closed and self.state == connected:
+            writer = _writer_of(self)
+            if writer is None:
                 await self.send(data(stream_id=self.stream_id, data=message["frames"]))
-            return
-        await original(self, message)
+            elif not writer.transport.is_closing():
+                writer.write(message["frames"])
+                with contextlib.suppress(ConnectionError):  # the reading side hears of it and closes
+                    await writer.drain()
 
     ws_stream.WSStream.app_send = app_send
+
+
+def _writer_of(stream: Any) -> asyncio.StreamWriter | None:
+    """The writer below an HTTP/1.1 stream: whole frames need none of the layers between. None for anything else."""
+    from hypercorn.asyncio.tcp_server import TCPServer
+    from hypercorn.protocol.h11 import H11Protocol
+
+    protocol = getattr(stream.send, "__self__", None)
+    server = getattr(protocol.send, "__self__", None) if isinstance(protocol, H11Protocol) else None
+    return server.writer if isinstance(server, TCPServer) else None
 
 
 def _end_pings(ws_stream: Any) -> None:
