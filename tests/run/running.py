@@ -1,7 +1,7 @@
 """A server as it is really run: a process with sockets, and the few words a client needs to use it.
 
-Nothing here uses the code under test to build or judge what goes over the wire: bodies are JSON, numpy and Arrow, streams are read
-with `websockets`. Stop what you start: `Running` is a context manager that kills what is left.
+Nothing here uses the code under test to build or judge what goes over the wire: bodies are JSON, numpy and Arrow, streams are
+read with `websockets`. Stop what you start: `Running` is a context manager that kills what is left.
 """
 
 from __future__ import annotations

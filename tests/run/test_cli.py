@@ -50,7 +50,9 @@ def test_version() -> None:
 
 def test_flags_become_settings(started: list[Settings]) -> None:
     words = "--init -r /r1 -r /r2 -w d -w duckdb:///t --public --api-key k --cache memory --cache-data-ttl 5 --cache-seq-ttl 9"
-    result = invoke("serve", "catalog", "c.db", *words.split(), *["--host", "::1", "--port", "7", "--root-path", "/x", "--log-format", "json"])
+    result = invoke(
+        "serve", "catalog", "c.db", *words.split(), *["--host", "::1", "--port", "7", "--root-path", "/x", "--log-format", "json"]
+    )
     assert result.exit_code == 0, result.output
     assert started == [
         Settings(

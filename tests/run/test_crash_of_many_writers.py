@@ -155,7 +155,14 @@ def children(server: Running) -> list[int]:
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    places = [str(tmp_path / "catalog.db"), "--init", "-w", str(tmp_path / "data"), "-w", f"duckdb://{tmp_path / 'tables.duckdb'}"]
+    places = [
+        str(tmp_path / "catalog.db"),
+        "--init",
+        "-w",
+        str(tmp_path / "data"),
+        "-w",
+        f"duckdb://{tmp_path / 'tables.duckdb'}",
+    ]
     chance = random.Random(7)
     laboratory = Laboratory()
     for life in range(KILLS + 1):

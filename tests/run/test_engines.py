@@ -108,5 +108,5 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
 def test_a_place_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda place, mode: Path(place) != tmp_path / "there")
     (tmp_path / "there").mkdir()
-    with pytest.raises(SettingsError, match="may not write to .*there"):
+    with pytest.raises(SettingsError, match=r"may not write to .*there"):
         placed(tmp_path, str(tmp_path / "there" / "data"))

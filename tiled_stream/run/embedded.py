@@ -53,7 +53,6 @@ class SimpleTiledServer:
                 log = "local"
             self.directory = Path(directory).absolute()
             settings = _settings(self.directory, log, api_key=self.api_key, port=port, readable=readable_storage or ())
-            self.directory.mkdir(parents=True, exist_ok=True)
             listening = listening_socket(_HOST, port, send_timeout_seconds=settings.send_timeout_seconds)
             stack.enter_context(listening)
             self.port: int = listening.getsockname()[1]
