@@ -1,7 +1,9 @@
 """Metadata as facts: which kind of value stands at which path. Filters and orders are answered from them.
 
-A path is the keys joined by dots; keys that contain a dot cannot be addressed and make no facts. Elements of a list stand under
-the list's path with `ELEMENT` behind it. Specs and tags are facts too, under paths that no key can have.
+The path of a fact is what it is about, a letter, and then the keys joined by dots; keys that contain a dot cannot be addressed
+and make no facts. An element of a list is a fact of its own, beside the list. Specs and tags are facts too.
+
+What must stay true: at the path of a value a node has one fact; only elements, specs and tags can be several.
 """
 
 from __future__ import annotations
@@ -9,18 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from math import isfinite
 from typing import Any
 
 from ..domain.nodes import Spec
 
-__all__ = ["ELEMENT", "SPECS", "TAGS", "Kind", "facts_of", "kind_of", "words_in", "words_of"]
+__all__ = ["SPECS", "TAGS", "Fact", "Kind", "element_at", "facts_of", "kind_of", "stored", "value_at", "words_in", "words_of"]
 
-ELEMENT = "\x1f"
-SPECS = "\x1especs"
-TAGS = "\x1etags"
+Fact = tuple[str, int, Any]
+
+SPECS = "specs"
+TAGS = "tags"
 
 #: Lists longer than this are not taken apart; a filter that asks for an element looks into their JSON.
-MAX_ELEMENTS = 1000
+MAX_ELEMENTS = 64
 
 _WORD = re.compile(r"\w+")
 _I64 = 1 << 63
@@ -38,37 +42,53 @@ class Kind(IntEnum):
     NULL = 6
 
 
+_KINDS: dict[type, Kind] = {
+    str: Kind.TEXT,
+    int: Kind.NUMBER,
+    dict: Kind.OBJECT,
+    bool: Kind.BOOLEAN,
+    type(None): Kind.NULL,
+}
+
+
+def value_at(key: str) -> str:
+    """The path of the facts about a metadata key."""
+    return "v" + key
+
+
+def element_at(key: str) -> str:
+    """The path of the facts about elements of the list at a metadata key."""
+    return "e" + key
+
+
 def kind_of(value: Any) -> Kind:
-    """The kind of a JSON value."""
-    if value is None:
-        return Kind.NULL
-    if isinstance(value, bool):
-        return Kind.BOOLEAN
-    if isinstance(value, int | float):
-        return Kind.NUMBER
-    if isinstance(value, str):
-        return Kind.TEXT
-    if isinstance(value, list | tuple):
-        return Kind.LONG_LIST if len(value) > MAX_ELEMENTS else Kind.LIST
-    return Kind.OBJECT
+    """The kind of a JSON value. What JSON cannot say (NaN, infinities) is null, as its JSON is."""
+    kind = _KINDS.get(type(value))
+    if kind is not None:
+        return kind
+    if isinstance(value, float):
+        return Kind.NUMBER if isfinite(value) else Kind.NULL
+    return Kind.LONG_LIST if len(value) > MAX_ELEMENTS else Kind.LIST
 
 
-def stored(value: Any) -> Any:
-    """A scalar as SQL holds it; None for what has no scalar form."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int):
-        return value if -_I64 <= value < _I64 else float(value)
-    return value if isinstance(value, float | str) else None
+def stored(kind: Kind, value: Any) -> Any:
+    """The value of a fact. Lists and objects have none, and sort before false and true."""
+    if kind is Kind.TEXT:
+        return value
+    if kind is Kind.NUMBER:
+        return value if isinstance(value, float) or -_I64 <= value < _I64 else _nearest(value)
+    return int(value) if kind is Kind.BOOLEAN else 0 if kind is Kind.NULL else -1
 
 
-def facts_of(metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> Iterator[tuple[str, Kind, Any]]:
+def facts_of(metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> list[Fact]:
     """All facts of a node: (path, kind, value)."""
+    facts: list[Fact] = []
     for spec in specs:
-        yield SPECS, Kind.TEXT, spec.name
+        facts.append((SPECS, Kind.TEXT, spec.name))
     for tag in tags:
-        yield TAGS, Kind.TEXT, tag
-    yield from _below("", metadata)
+        facts.append((TAGS, Kind.TEXT, tag))
+    _collect("", metadata, facts)
+    return facts
 
 
 def words_of(metadata: Any) -> str:
@@ -84,18 +104,19 @@ def words_in(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-def _below(prefix: str, value: dict[str, Any]) -> Iterator[tuple[str, Kind, Any]]:
+def _collect(prefix: str, value: dict[str, Any], facts: list[Fact]) -> None:
     for key, item in value.items():
         if "." in key:
             continue
-        path = prefix + key
+        key = prefix + key
         kind = kind_of(item)
-        yield path, kind, stored(item)
+        facts.append((value_at(key), kind, stored(kind, item)))
         if kind is Kind.OBJECT:
-            yield from _below(path + ".", item)
+            _collect(key + ".", item, facts)
         elif kind is Kind.LIST:
             for element in item:
-                yield path + ELEMENT, kind_of(element), stored(element)
+                kind = kind_of(element)
+                facts.append((element_at(key), kind, stored(kind, element)))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -107,3 +128,11 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
+
+
+def _nearest(value: int) -> float:
+    """Integers beyond 64 bits sort and compare as doubles."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")

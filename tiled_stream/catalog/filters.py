@@ -1,233 +1,270 @@
-"""Filters and orders of a search as SQL over `nodes n` and `facts`. The meaning stands in `domain/search.py`.
+"""Filters as conditions of a search. The meaning stands in `domain/search.py`; orders in `orders.py`.
 
-Fragments use only plain SQL and the few words of a `Dialect`, so that every engine compiles the same. Values are always
-parameters.
+The few words that engines say differently come from a `Dialect`, so that every engine compiles the same.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from ..domain.errors import Malformed, NotSupported
-from ..domain.search import Filter, SortKey
-from .facts import ELEMENT, SPECS, TAGS, Kind, kind_of, stored, words_in
+from ..domain.search import Filter
+from .conditions import FEW, MANY, MOST, SOME, Condition, Facts, Fragment, Way
+from .facts import SPECS, TAGS, Kind, element_at, kind_of, stored, value_at, words_in
 
-__all__ = ["Dialect", "Fragment", "compiled", "joined", "ordered"]
+__all__ = ["Dialect", "compiled"]
+
+#: Engines bound how deep an expression may be; so does patience.
+MAX_CONDITIONS = 100
 
 _OPERATORS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">="}
 _DEEP = (Kind.LIST, Kind.LONG_LIST, Kind.OBJECT)
+_KIND_OF_DEEP = f"f.kind IN ({', '.join(str(int(kind)) for kind in _DEEP)})"
+_KIND_OF_LIST = f"f.kind IN ({int(Kind.LIST)}, {int(Kind.LONG_LIST)})"
+_METADATA = "(SELECT m.metadata FROM nodes m WHERE m.row = f.node)"
+_NOTHING = Fragment("0 = 1")
 
 
 class Dialect(Protocol):
-    """What engines say differently."""
+    """What engines say differently. Arguments and results are SQL expressions."""
 
-    def text(self, value: str) -> str:
-        """An SQL expression: the text form of a number."""
+    def value(self, kind: Kind) -> str:
+        """The value of the fact `f`, of this kind."""
         ...
 
-    def substring(self, value: str, part: str) -> str:
-        """A condition: `part` occurs in `value`; case matters."""
+    def like(self, text: str, pattern: str) -> str:
+        """`text` matches `pattern`: % and _ are special, nothing escapes them, case matters."""
         ...
 
-    def deep_equal(self, metadata: str, path: str, value: str) -> str:
-        """A condition: at `path` of the JSON text `metadata` stands the JSON text `value`."""
+    def number_text(self, number: str) -> str:
+        """The text of a number."""
         ...
 
-    def deep_contains(self, metadata: str, path: str, value: str) -> str:
-        """A condition: the list at `path` has an element equal to the JSON text `value`."""
+    def substring(self, text: str, part: str) -> str:
+        """`part` occurs in `text`; case matters."""
+        ...
+
+    def deep_equal(self, metadata: str, key: str, value: str) -> str:
+        """At `key` of the JSON text `metadata` stands the JSON text `value`."""
+        ...
+
+    def deep_contains(self, metadata: str, key: str, value: str) -> str:
+        """The list at `key` has an element equal to the JSON text `value`."""
         ...
 
 
-class Fragment(msgspec.Struct, frozen=True):
-    """SQL and its parameters, in order. `drives`: it names the rows it holds for, so that an engine can begin with them."""
-
-    sql: str
-    parameters: tuple[Any, ...] = ()
-    drives: bool = False
-
-    def negated(self) -> Fragment:
-        return Fragment(f"NOT ({self.sql})", self.parameters)
-
-
-_NOTHING = Fragment("0 = 1")
-_EVERYTHING = Fragment("0 = 0")
-
-
-def compiled(filters: Sequence[Filter], dialect: Dialect) -> Fragment:
-    """One condition that all filters make together."""
-    return joined(" AND ", [_one(f, dialect) for f in filters]) if filters else _EVERYTHING
-
-
-def joined(word: str, fragments: Sequence[Fragment]) -> Fragment:
-    """Fragments with a word between them."""
-    parameters = tuple(p for f in fragments for p in f.parameters)
-    drives = all(f.drives for f in fragments) if word == " OR " else any(f.drives for f in fragments)
-    return Fragment("(" + word.join(f.sql for f in fragments) + ")", parameters, drives)
-
-
-def ordered(sort: Sequence[SortKey]) -> tuple[Fragment, str]:
-    """Joins and the ORDER BY list of a search by metadata keys."""
-    joins: list[Fragment] = []
-    terms: list[str] = []
-    backwards = False
-    seen: set[str] = set()
-    for place, key in enumerate(sort):
-        if key.key in seen:
-            raise Malformed(f"The sort key {key.key!r} is given twice.")
-        seen.add(key.key)
-        direction = "DESC" if key.descending else "ASC"
-        if key.key == "":
-            if place != len(sort) - 1:
-                raise Malformed("The default order can only be the last sort key.")
-            backwards = key.descending
-        elif key.key == "id":
-            terms.append(f"n.key {direction}")
+def compiled(filters: Sequence[Filter], dialect: Dialect) -> list[Condition]:
+    """Conditions that must all hold. `Malformed` for what makes no sense, `NotSupported` for `regex`."""
+    if len(filters) > MAX_CONDITIONS:
+        raise Malformed(f"A search takes at most {MAX_CONDITIONS} conditions, not {len(filters)}.")
+    conditions: list[Condition] = []
+    ranges: dict[tuple[str, Kind], list[Filter]] = {}
+    for condition in filters:
+        compile_one = _COMPILERS.get(condition.name)
+        if compile_one is None and condition.name != "comparison":
+            raise Malformed(f"There is no filter {condition.name!r}; known are comparison, {', '.join(_COMPILERS)}.")
+        if compile_one is not None:
+            conditions += compile_one(condition, dialect)
         else:
-            alias = f"s{place}"
-            joins.append(
-                Fragment(
-                    f"LEFT JOIN facts {alias} ON {alias}.node = n.row AND {alias}.path = (SELECT id FROM paths WHERE path = ?)",
-                    (key.key,),
-                )
-            )
-            rank = f"CASE WHEN {alias}.kind IS NULL THEN {int(Kind.NULL)} WHEN {alias}.kind > {int(Kind.TEXT)} AND "
-            rank += f"{alias}.kind < {int(Kind.NULL)} THEN {int(Kind.BOOLEAN)} ELSE {alias}.kind END"
-            terms += [f"{rank} {direction}", f"{alias}.value {direction}"]
-    terms.append(f"n.created {'DESC' if backwards else 'ASC'}")
-    return Fragment(" ".join(j.sql for j in joins), tuple(p for j in joins for p in j.parameters)), ", ".join(terms)
+            ranges.setdefault((condition.key, kind_of(condition.value)), []).append(condition)
+    conditions += [_range(key, kind, bounds, dialect) for (key, kind), bounds in ranges.items()]
+    return conditions
 
 
-def _one(condition: Filter, dialect: Dialect) -> Fragment:
-    compile_one = _COMPILERS.get(condition.name)
-    if compile_one is None:
-        raise Malformed(f"There is no filter {condition.name!r}; known are {', '.join(_COMPILERS)}.")
-    return compile_one(condition, dialect)
+def _present(key: str, names: int = MOST) -> Facts:
+    return Facts((Way(value_at(key), "f.kind >= 0"),), names)
 
 
-def _having(path: str, rest: str = "", parameters: tuple[Any, ...] = ()) -> Fragment:
-    """Nodes with a fact at `path` that fulfils `rest`."""
-    condition = f" AND {rest}" if rest else ""
-    sql = f"n.row IN (SELECT f.node FROM facts f WHERE f.path = (SELECT id FROM paths WHERE path = ?){condition})"
-    return Fragment(sql, (path, *parameters), drives=True)
-
-
-def _equal(path: str, value: Any, dialect: Dialect) -> Fragment:
-    kind = kind_of(value)
-    if kind in _DEEP:
-        kinds = f"f.kind IN ({int(Kind.LIST)}, {int(Kind.LONG_LIST)}, {int(Kind.OBJECT)})"
-        deep = Fragment(dialect.deep_equal("n.metadata", "?", "?"), (path, json.dumps(value)))
-        return joined(" AND ", [_having(path, kinds), deep])
+def _is(path: str, kind: Kind, values: Sequence[Any], dialect: Dialect) -> Way:
+    """Facts of a scalar kind with any of these values."""
     if kind is Kind.NULL:
-        return _having(path, "f.kind = ?", (int(kind),))
-    return _having(path, "f.kind = ? AND f.value = ?", (int(kind), stored(value)))
+        return Way(path, f"f.kind = {int(kind)}")
+    test = "= ?" if len(values) == 1 else f"IN ({', '.join('?' * len(values))})"
+    return Way(path, f"f.kind = {int(kind)} AND {dialect.value(kind)} {test}", tuple(stored(kind, v) for v in values))
 
 
-def _in(path: str, values: Sequence[Any], dialect: Dialect) -> Fragment:
-    return joined(" OR ", [_equal(path, v, dialect) for v in values]) if values else _NOTHING
+def _any_of(key: str, values: Sequence[Any], dialect: Dialect) -> Facts:
+    """The value at `key` equals one of these."""
+    scalars: dict[Kind, list[Any]] = {}
+    ways: list[Way] = []
+    for value in values:
+        kind = kind_of(value)
+        if kind in _DEEP:
+            test = f"{_KIND_OF_DEEP} AND {dialect.deep_equal(_METADATA, '?', '?')}"
+            ways.append(Way(value_at(key), test, (key, _encoded(value))))
+        else:
+            scalars.setdefault(kind, []).append(value)
+    if len(ways) > MAX_CONDITIONS:
+        raise Malformed(f"A search compares with at most {MAX_CONDITIONS} lists and objects, not {len(ways)}.")
+    names = SOME if ways else FEW
+    ways += [_is(value_at(key), kind, several, dialect) for kind, several in scalars.items()]
+    return Facts(tuple(ways), names)
 
 
-def _fulltext(condition: Filter, dialect: Dialect) -> Fragment:
-    words = words_in(_text(condition))
-    if not words:
-        raise Malformed("A full text search needs at least one word.")
-    return joined(" AND ", [Fragment(dialect.substring("n.words", "?"), (f" {word} ",)) for word in words])
+def _equal(condition: Filter, dialect: Dialect) -> list[Condition]:
+    return [_any_of(condition.key, [condition.value], dialect)]
 
 
-def _comparison(condition: Filter, dialect: Dialect) -> Fragment:
-    operator = _OPERATORS.get(condition.operator)
-    if operator is None:
-        raise Malformed(f"There is no operator {condition.operator!r}; known are {', '.join(_OPERATORS)}.")
-    kind = kind_of(condition.value)
+def _noteq(condition: Filter, dialect: Dialect) -> list[Condition]:
+    return [_present(condition.key), _any_of(condition.key, [condition.value], dialect).absent()]
+
+
+def _in(condition: Filter, dialect: Dialect) -> list[Condition]:
+    if not isinstance(condition.value, list | tuple) or not condition.value:
+        return [_NOTHING]
+    return [_any_of(condition.key, condition.value, dialect)]
+
+
+def _notin(condition: Filter, dialect: Dialect) -> list[Condition]:
+    if not isinstance(condition.value, list | tuple):
+        raise Malformed(f"The filter 'notin' needs a list, not {_shown(condition.value)}.")
+    if not condition.value:
+        return []
+    return [_present(condition.key), _any_of(condition.key, condition.value, dialect).absent()]
+
+
+def _range(key: str, kind: Kind, bounds: Sequence[Filter], dialect: Dialect) -> Condition:
+    """Comparisons of one key are one look into the index, between both bounds."""
+    tests: list[str] = [f"f.kind = {int(kind)}"]
+    for bound in bounds:
+        operator = _OPERATORS.get(bound.operator)
+        if operator is None:
+            raise Malformed(f"There is no operator {bound.operator!r}; known are {', '.join(_OPERATORS)}.")
+        tests.append(f"{dialect.value(kind)} {operator} ?")
     if kind not in (Kind.NUMBER, Kind.TEXT):
         return _NOTHING
-    return _having(condition.key, f"f.kind = ? AND f.value {operator} ?", (int(kind), stored(condition.value)))
+    return Facts((Way(value_at(key), " AND ".join(tests), tuple(stored(kind, b.value) for b in bounds)),), SOME)
 
 
-def _contains(condition: Filter, dialect: Dialect) -> Fragment:
-    path, value, kind = condition.key, condition.value, kind_of(condition.value)
-    encoded = json.dumps(value)
-    deep = Fragment(dialect.deep_contains("n.metadata", "?", "?"), (path, encoded))
-    lists = "f.kind IN (?, ?)" if kind in _DEEP else "f.kind = ?"
-    kinds = (int(Kind.LONG_LIST), int(Kind.LIST)) if kind in _DEEP else (int(Kind.LONG_LIST),)
-    ways = [joined(" AND ", [_having(path, lists, kinds), deep])]
-    if kind not in _DEEP:
-        ways.append(_equal(path + ELEMENT, value, dialect))
+def _contains(condition: Filter, dialect: Dialect) -> list[Condition]:
+    key, value, kind = condition.key, condition.value, kind_of(condition.value)
+    deep = dialect.deep_contains(_METADATA, "?", "?")
+    inside = (key, _encoded(value))
+    if kind in _DEEP:
+        return [Facts((Way(value_at(key), f"{_KIND_OF_LIST} AND {deep}", inside),), MANY)]
+    ways = [
+        _is(element_at(key), kind, [value], dialect),
+        Way(value_at(key), f"f.kind = {int(Kind.LONG_LIST)} AND {deep}", inside),
+    ]
     if kind is Kind.TEXT:
-        part = dialect.substring("f.value", "?")
-        ways.append(_having(path, f"f.kind = ? AND {part}", (int(Kind.TEXT), value)))
-    return joined(" OR ", ways)
+        part = dialect.substring(dialect.value(kind), "?")
+        ways.append(Way(value_at(key), f"f.kind = {int(kind)} AND {part}", (value,)))
+    return [Facts(tuple(ways), MANY)]
 
 
-def _like(condition: Filter, dialect: Dialect) -> Fragment:
+def _like(condition: Filter, dialect: Dialect) -> list[Condition]:
     pattern = _text(condition)
-    text = _having(condition.key, "f.kind = ? AND f.value LIKE ?", (int(Kind.TEXT), pattern))
+    text = dialect.value(Kind.TEXT)
+    tests, parameters = [f"f.kind = {int(Kind.TEXT)}"], []
     prefix = pattern.split("%")[0].split("_")[0]
     if prefix:  # lets the index find the few that begin so
-        last = chr(min(ord(prefix[-1]) + 1, 0x10FFFF))
-        rest = "f.kind = ? AND f.value >= ? AND f.value < ? AND f.value LIKE ?"
-        text = _having(condition.key, rest, (int(Kind.TEXT), prefix, prefix[:-1] + last, pattern))
-    number = _having(condition.key, f"f.kind = ? AND {dialect.text('f.value')} LIKE ?", (int(Kind.NUMBER), pattern))
-    return joined(" OR ", [text, number])
+        tests.append(f"{text} >= ?")
+        parameters.append(prefix)
+        following = _following(prefix)
+        if following is not None:
+            tests.append(f"{text} < ?")
+            parameters.append(following)
+    path = value_at(condition.key)
+    ways = [Way(path, " AND ".join([*tests, dialect.like(text, "?")]), (*parameters, pattern))]
+    if set(pattern) <= set("0123456789+-.e%_"):
+        number = dialect.like(dialect.number_text(dialect.value(Kind.NUMBER)), "?")
+        ways.append(Way(path, f"f.kind = {int(Kind.NUMBER)} AND {number}", (pattern,)))
+    return [Facts(tuple(ways), SOME if prefix else MANY)]
 
 
-def _notin(condition: Filter, dialect: Dialect) -> Fragment:
-    values = _list(condition)
-    if not values:
-        return _EVERYTHING
-    return joined(" AND ", [_having(condition.key), _in(condition.key, values, dialect).negated()])
+def _fulltext(condition: Filter, dialect: Dialect) -> list[Condition]:
+    words = dict.fromkeys(words_in(_text(condition)))
+    if not words:
+        raise Malformed("A full text search needs at least one word.")
+    if len(words) > MAX_CONDITIONS:
+        raise Malformed(f"A full text search takes at most {MAX_CONDITIONS} words, not {len(words)}.")
+    return [Fragment(dialect.substring("n.words", "?"), (f" {word} ",)) for word in words]
 
 
-def _specs(condition: Filter, dialect: Dialect) -> Fragment:
-    included = [_equal(SPECS, name, dialect) for name in _names(condition.value)]
-    excluded = [_equal(SPECS, name, dialect).negated() for name in condition.exclude]
-    return joined(" AND ", [*included, *excluded]) if included or excluded else _EVERYTHING
+def _specs(condition: Filter, dialect: Dialect) -> list[Condition]:
+    included = [Facts((_is(SPECS, Kind.TEXT, [name], dialect),)) for name in _names(condition.value)]
+    excluded = [Facts((_is(SPECS, Kind.TEXT, [name], dialect),)).absent() for name in condition.exclude]
+    if len(included) + len(excluded) > MAX_CONDITIONS:
+        raise Malformed(f"A search takes at most {MAX_CONDITIONS} names of specs.")
+    return [*included, *excluded]
 
 
-def _keys(condition: Filter, dialect: Dialect) -> Fragment:
+def _tags(condition: Filter, dialect: Dialect) -> list[Condition]:
+    tags = _names(condition.value)
+    return [Facts((_is(TAGS, Kind.TEXT, tags, dialect),), is_unique=len(tags) == 1) if tags else _NOTHING]
+
+
+def _keys(condition: Filter, dialect: Dialect) -> list[Condition]:
     keys = _names(condition.value)
-    return Fragment(f"n.key IN ({', '.join('?' * len(keys))})", tuple(keys)) if keys else _NOTHING
+    return [Fragment(f"n.key IN ({', '.join('?' * len(keys))})", tuple(keys), is_place=True) if keys else _NOTHING]
 
 
-def _regex(condition: Filter, dialect: Dialect) -> Fragment:
+def _lookup(condition: Filter, dialect: Dialect) -> list[Condition]:
+    return [Fragment("n.key = ?", (_text(condition),), is_place=True)]
+
+
+def _family(condition: Filter, dialect: Dialect) -> list[Condition]:
+    return [Fragment("n.family = ?", (_text(condition),))]
+
+
+def _keypresent(condition: Filter, dialect: Dialect) -> list[Condition]:
+    present = _present(condition.key)
+    return [present if condition.value else present.absent()]
+
+
+def _regex(condition: Filter, dialect: Dialect) -> list[Condition]:
     raise NotSupported("Queries of type 'Regex' are not supported on this catalog; use Like, with % and _.")
 
 
 def _text(condition: Filter) -> str:
     if not isinstance(condition.value, str):
-        raise Malformed(f"The filter {condition.name!r} needs a text, not {json.dumps(condition.value)}.")
+        raise Malformed(f"The filter {condition.name!r} needs a text, not {_shown(condition.value)}.")
     return condition.value
-
-
-def _list(condition: Filter) -> list[Any]:
-    if not isinstance(condition.value, list | tuple):
-        raise Malformed(f"The filter {condition.name!r} needs a list, not {json.dumps(condition.value)}.")
-    return list(condition.value)
 
 
 def _names(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise Malformed(f"Expected a list of texts, not {json.dumps(value)}.")
+        raise Malformed(f"Expected a list of texts, not {_shown(value)}.")
     return list(value)
 
 
-_COMPILERS: dict[str, Callable[[Filter, Dialect], Fragment]] = {
+def _encoded(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise Malformed(f"A search cannot compare with {_shown(value)}: {error}.") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _following(prefix: str) -> str | None:
+    """The least text that is greater than everything that begins so; None if there is none. Surrogates are no characters."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    code = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
+
+
+_COMPILERS: dict[str, Callable[[Filter, Dialect], list[Condition]]] = {
     "fulltext": _fulltext,
-    "lookup": lambda c, d: Fragment("n.key = ?", (_text(c),)),
+    "lookup": _lookup,
     "keys_filter": _keys,
     "regex": _regex,
-    "eq": lambda c, d: _equal(c.key, c.value, d),
-    "noteq": lambda c, d: joined(" AND ", [_having(c.key), _equal(c.key, c.value, d).negated()]),
-    "comparison": _comparison,
+    "eq": _equal,
+    "noteq": _noteq,
     "contains": _contains,
-    "in": lambda c, d: _in(c.key, c.value, d) if isinstance(c.value, list | tuple) else _NOTHING,
+    "in": _in,
     "notin": _notin,
-    "keypresent": lambda c, d: _having(c.key) if c.value else _having(c.key).negated(),
+    "keypresent": _keypresent,
     "like": _like,
     "specs": _specs,
-    "access_tags_filter": lambda c, d: joined(" OR ", [_NOTHING, *(_equal(TAGS, t, d) for t in _names(c.value))]),
-    "structure_family": lambda c, d: Fragment("n.family = ?", (_text(c),)),
+    "access_tags_filter": _tags,
+    "structure_family": _family,
 }

@@ -1,4 +1,7 @@
-"""Rows of the catalog from and to domain values. JSON is text here, the same for every engine."""
+"""Rows of the catalog from and to domain values. JSON is text here, the same for every engine.
+
+Read and written with msgspec, which keeps integers of any size; what JSON cannot say (NaN, infinities) becomes null.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from ..domain.nodes import DataSource, Node, Spec
 from .port import Hit, Revision, Stored
 
-__all__ = ["COLUMNS", "data_sources_text", "hit", "json_text", "node", "path_text", "revision", "sources", "specs_text", "stored"]
+__all__ = [
+    "COLUMNS",
+    "data_sources_text",
+    "hit",
+    "json_text",
+    "node",
+    "path_text",
+    "revision",
+    "sources",
+    "specs_text",
+    "stored",
+    "value",
+]
 
-#: The columns that `node`, `stored` and `hit` expect, in this order; `parent_id` is the parent's id.
+#: The columns that `node`, `stored` and `hit` expect, in this order.
 COLUMNS = (
-    "n.row, n.id, (SELECT p.id FROM nodes p WHERE p.row = n.parent) AS parent_id, n.key, n.path, n.family, n.metadata, n.specs, "
+    "n.row, n.id, (SELECT p.id FROM nodes p WHERE p.row = n.parent), n.key, n.path, n.family, n.metadata, n.specs, "
     "n.access_tags, n.data_sources, n.created, n.revision, n.time_created, n.time_updated, n.watermark, n.children"
 )
 
 Row = Sequence[Any]
 
+_any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _specs = msgspec.json.Decoder(tuple[Spec, ...])
 _tags = msgspec.json.Decoder(tuple[str, ...])
 _sources = msgspec.json.Decoder(tuple[DataSource, ...])
@@ -34,7 +49,7 @@ def node(row: Row) -> Node:
         key=row[3],
         parent=row[2],
         family=row[5],
-        metadata=orjson.loads(row[6]),
+        metadata=_any.decode(row[6]),
         specs=() if row[7] == "[]" else _specs.decode(row[7]),
         access_tags=() if row[8] == "[]" else _tags.decode(row[8]),
         data_sources=() if row[9] == "[]" else _sources.decode(row[9]),
@@ -50,14 +65,15 @@ def stored(row: Row) -> Stored:
     return Stored(node(row), row[14], row[15])
 
 
-def hit(row: Row, *, cursor: int, above: int) -> Hit:
-    """The same as a hit; the path loses its first `above` keys."""
-    return Hit(node(row), cursor, tuple(orjson.loads(row[4])[above:]), row[15])
+def hit(row: Row, *, above: int | None) -> Hit:
+    """The same as a hit. The path loses its first `above` keys; None: all but the node's own."""
+    path = (row[3],) if above is None else tuple(_any.decode(row[4])[above:])
+    return Hit(node(row), row[0], path, row[15])
 
 
 def revision(row: Row) -> Revision:
     """From (number, metadata, specs, access_tags, time)."""
-    return Revision(row[0], orjson.loads(row[1]), _specs.decode(row[2]), _tags.decode(row[3]), row[4])
+    return Revision(row[0], _any.decode(row[1]), _specs.decode(row[2]), _tags.decode(row[3]), row[4])
 
 
 def sources(text: str) -> tuple[DataSource, ...]:
@@ -67,12 +83,17 @@ def sources(text: str) -> tuple[DataSource, ...]:
 
 def json_text(value: Any) -> str:
     """JSON of metadata or tags."""
-    return orjson.dumps(value).decode()
+    return _encoder.encode(value).decode()
+
+
+def value(text: str) -> Any:
+    """Any JSON."""
+    return _any.decode(text)
 
 
 def path_text(path: Sequence[str]) -> str:
     """JSON of a path."""
-    return orjson.dumps(list(path)).decode()
+    return _encoder.encode(path).decode()
 
 
 def specs_text(specs: Sequence[Spec]) -> str:

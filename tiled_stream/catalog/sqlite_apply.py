@@ -1,16 +1,18 @@
 """The one writer of the SQLite catalog: batches of records as one transaction. Runs in the writer's thread; nothing here awaits.
 
 What must stay true: rows, children, revisions and watermarks move together or not at all (I4, I5).
+
+New rows are collected and inserted many at a time, before anything looks at the tables again: a thousand creations cost a few
+calls into SQLite, not ten thousand.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from ..domain.events import (
     ArrayReferenced,
@@ -29,143 +31,139 @@ from .port import Applied, CatalogBatch
 
 __all__ = ["SqliteWriter"]
 
+#: Names of paths that are remembered; metadata may use anything as a key.
+MAX_PATHS = 100_000
+
+
+class _Parent(msgspec.Struct):
+    """The node of a batch, as far as its new children need it. `ancestors`: rows of it and what is above it, without the root."""
+
+    row: int
+    depth: int
+    path: list[str]
+    ancestors: list[int]
+
 
 class SqliteWriter:
-    """Applies batches over one connection."""
+    """Applies batches over one connection, with the `statements` of the engine."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: Mapping[str, str]) -> None:
         self._db = connection
+        self._sql = statements
         # Rows of `paths`, remembered so that a fact costs no look-up.
-        self._paths: dict[str, int] = dict(connection.execute("SELECT path, id FROM paths"))
+        self._paths: dict[str, int] = dict(connection.execute(statements["paths"], (MAX_PATHS,)))
+        # What the transaction has still to insert, and the last row that it gave to a node.
+        self._nodes: list[tuple[Any, ...]] = []
+        self._ancestry: list[tuple[int, int]] = []
+        self._facts: list[tuple[Any, ...]] = []
+        self._last_row = 0
 
     def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """All batches in one transaction."""
-        known_paths = dict(self._paths)
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._last_row = self._one("last_row")[0]
             applied = [self._batch(batch) for batch in batches]
             self._db.execute("COMMIT")
         except BaseException:
+            self._forget()
             self._db.execute("ROLLBACK")
-            self._paths = known_paths
             raise
         return applied
 
-    def edit_root(self, metadata: dict[str, Any] | None, specs: Sequence[Spec] | None) -> None:
-        """Give the root what the configuration says, unless somebody edited it."""
-        found = self._db.execute("SELECT row, metadata, specs, revision FROM nodes WHERE parent IS NULL").fetchone()
-        if found is None or found[3] or (metadata is None and specs is None):
+    def configure_root(self, metadata: dict[str, Any] | None, specs: Sequence[Spec] | None) -> None:
+        """Give the root what the configuration says, if that is news and nobody edited it."""
+        row, old, old_specs, time_updated = self._one("root")
+        new = old if metadata is None else rows.json_text(metadata)
+        new_specs = old_specs if specs is None else rows.specs_text(specs)
+        if time_updated or (new, new_specs) == (old, old_specs):
             return
-        self._db.execute("BEGIN IMMEDIATE")
-        new = orjson.loads(found[1]) if metadata is None else metadata
-        new_specs = msgspec.json.decode(found[2], type=tuple[Spec, ...]) if specs is None else specs
-        self._describe(found[0], new, new_specs, ())
-        self._db.execute("COMMIT")
+        with self._db:
+            self._db.execute(self._sql["describe"], (new, new_specs, "[]", words_of(rows.value(new)), 0, 0.0, row))
 
     def _batch(self, batch: CatalogBatch) -> Applied:
-        found = self._db.execute("SELECT row, path, watermark, data_sources FROM nodes WHERE id = ?", (batch.node,)).fetchone()
+        found = self._one("node_to_apply", batch.node)
         if found is None:
             return Applied(-1)
-        row, path, watermark, sources = found
+        row, depth, path, watermark, sources = found
         if watermark != batch.after or not batch.records:
             return Applied(watermark)
+        parent: _Parent | None = None
         deleted: list[Node] = []
         children = 0
         for record in batch.records:
             event = record.event
             if isinstance(event, ChildCreated):
-                self._create(row, orjson.loads(path), event.node, record)
+                parent = parent or _Parent(row, depth, rows.value(path), self._ancestors(row))
+                self._create(parent, event.node, record)
                 children += 1
             elif isinstance(event, ChildMetadataUpdated):
-                self._update(row, event, record.time)
+                self._edit(batch.node if event.key == "" else event.id, event, record.time)
             elif isinstance(event, ChildDeleted):
                 gone = self._delete(event.id)
                 children -= bool(gone)
                 deleted += gone
             elif isinstance(event, RevisionDeleted):
-                self._db.execute(
-                    "DELETE FROM revisions WHERE number = ? AND node = (SELECT row FROM nodes WHERE id = ?)",
-                    (event.number, event.id),
-                )
-        self._db.execute(
-            "UPDATE nodes SET watermark = ?, children = children + ? WHERE row = ?",
-            (batch.records[-1].sequence, children, row),
-        )
+                self._db.execute(self._sql["delete_revision"], (batch.node if event.key == "" else event.id, event.number))
+        self._flush()
+        last = batch.records[-1]
+        self._db.execute(self._sql["advance"], (last.sequence, children, row))
         self._restructure(row, sources, batch.records)
-        return Applied(batch.records[-1].sequence, tuple(deleted))
+        return Applied(last.sequence, tuple(deleted))
 
-    def _create(self, parent: int, parent_path: list[str], node: Node, record: Record) -> None:
-        path = [*parent_path, node.key]
-        cursor = self._db.execute(
-            "INSERT INTO nodes (id, parent, key, path, family, metadata, specs, access_tags, data_sources, words, created, "
-            "revision, time_created, time_updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    def _create(self, parent: _Parent, node: Node, record: Record) -> None:
+        self._last_row += 1
+        row = self._last_row
+        self._nodes.append(
             (
+                row,
                 node.id,
-                parent,
+                parent.row,
                 node.key,
-                rows.path_text(path),
+                parent.depth + 1,
                 node.family,
-                rows.json_text(node.metadata),
-                rows.specs_text(node.specs),
-                rows.json_text(node.access_tags),
-                rows.data_sources_text(node.data_sources),
-                words_of(node.metadata),
                 record.sequence,
                 node.revision,
                 record.time,
                 record.time,
-            ),
+                rows.path_text([*parent.path, node.key]),
+                words_of(node.metadata),
+                rows.specs_text(node.specs),
+                rows.json_text(node.access_tags),
+                rows.data_sources_text(node.data_sources),
+                rows.json_text(node.metadata),
+            )
         )
-        row = cursor.lastrowid
-        assert row is not None
-        self._db.execute(
-            "INSERT INTO ancestry (ancestor, node, depth) SELECT ancestor, ?, depth + 1 FROM ancestry WHERE node = ? "
-            "UNION ALL SELECT ?, ?, 1",
-            (row, parent, parent, row),
-        )
-        self._add_facts(row, node.metadata, node.specs, node.access_tags)
+        self._ancestry += [(ancestor, row) for ancestor in parent.ancestors]
+        self._add_facts(row, parent.row, node.metadata, node.specs, node.access_tags)
 
-    def _update(self, own: int, event: ChildMetadataUpdated, time: float) -> None:
-        condition, parameter = ("row", own) if event.key == "" else ("id", event.id)
-        found = self._db.execute(
-            f"SELECT row, metadata, specs, access_tags FROM nodes WHERE {condition} = ?",
-            (parameter,),
-        ).fetchone()
+    def _edit(self, id: NodeId, event: ChildMetadataUpdated, time: float) -> None:
+        self._flush()
+        found = self._one("node_to_edit", id)
         if found is None:
             return
-        row = found[0]
+        row, parent, *before = found
         if event.revision is not None:
-            self._db.execute(
-                "INSERT OR REPLACE INTO revisions (node, number, metadata, specs, access_tags, time) VALUES (?, ?, ?, ?, ?, ?)",
-                (row, event.revision, found[1], found[2], found[3], time),
-            )
-            self._db.execute("UPDATE nodes SET revision = max(revision, ?) WHERE row = ?", (event.revision, row))
-        self._db.execute("UPDATE nodes SET time_updated = ? WHERE row = ?", (time, row))
-        self._describe(row, event.metadata, event.specs, event.access_tags)
-
-    def _describe(self, row: int, metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> None:
-        self._db.execute(
-            "UPDATE nodes SET metadata = ?, specs = ?, access_tags = ?, words = ? WHERE row = ?",
-            (rows.json_text(metadata), rows.specs_text(specs), rows.json_text(tags), words_of(metadata), row),
-        )
-        self._db.execute("DELETE FROM facts WHERE node = ?", (row,))
-        self._add_facts(row, metadata, specs, tags)
+            self._db.execute(self._sql["insert_revision"], (row, event.revision, *before, time))
+        after = (rows.json_text(event.metadata), rows.specs_text(event.specs), rows.json_text(event.access_tags))
+        self._db.execute(self._sql["describe"], (*after, words_of(event.metadata), event.revision or 0, time, row))
+        if parent is not None:
+            self._db.execute(self._sql["delete_facts"], (row,))
+            self._add_facts(row, parent, event.metadata, event.specs, event.access_tags)
 
     def _delete(self, id: NodeId) -> list[Node]:
         """The subtree, the node itself first; empty if it was not there."""
-        found = self._db.execute("SELECT row FROM nodes WHERE id = ?", (id,)).fetchone()
+        self._flush()
+        found = self._one("node_to_apply", id)
         if found is None:
-            self._db.execute("INSERT OR IGNORE INTO gone (id) VALUES (?)", (id,))
             return []
-        below = "SELECT node FROM ancestry WHERE ancestor = ?1 UNION ALL SELECT ?1"
-        doomed = self._db.execute(f"SELECT {rows.COLUMNS} FROM nodes n WHERE n.row IN ({below}) ORDER BY n.row", found).fetchall()
-        self._db.execute(f"INSERT OR IGNORE INTO gone (id) SELECT id FROM nodes WHERE row IN ({below})", found)
-        for table, column in (("facts", "node"), ("revisions", "node")):
-            self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({below})", found)
-        numbers = [(row[0],) for row in reversed(doomed)]
-        self._db.executemany("DELETE FROM ancestry WHERE ancestor = ?", numbers)
-        self._db.executemany("DELETE FROM nodes WHERE row = ?", numbers)
-        self._db.executemany("DELETE FROM ancestry WHERE node = ?", numbers)
+        doomed = self._db.execute(self._sql["subtree"], (found[0],)).fetchall()
+        numbers = [(row[0],) for row in reversed(doomed)]  # children before parents
+        above = [ancestor for ancestor in self._ancestors(found[0]) if ancestor != found[0]]
+        self._db.executemany(self._sql["insert_gone"], [(row[1],) for row in doomed])
+        for statement in ("delete_facts", "delete_revisions", "delete_below", "delete_node"):
+            self._db.executemany(self._sql[statement], numbers)
+        self._db.executemany(self._sql["delete_ancestor"], [(a, row) for a in above for (row,) in numbers])
         return [rows.node(row) for row in doomed]
 
     def _restructure(self, row: int, sources: str, records: Sequence[Record]) -> None:
@@ -176,18 +174,37 @@ class SqliteWriter:
             return
         tail = DataTail(rows.sources(sources), 0)
         tail.fold(records)
-        self._db.execute(
-            "UPDATE nodes SET data_sources = ?, time_updated = ? WHERE row = ?",
-            (rows.data_sources_text(tail.data_sources), records[-1].time, row),
-        )
+        self._db.execute(self._sql["restructure"], (rows.data_sources_text(tail.data_sources), records[-1].time, row))
 
-    def _add_facts(self, row: int, metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> None:
-        facts = [(self._path(path), int(kind), value, row) for path, kind, value in facts_of(metadata, specs, tags)]
-        self._db.executemany("INSERT INTO facts (path, kind, value, node) VALUES (?, ?, ?, ?)", facts)
+    # ------------------------------------------------------------- inside
 
-    def _path(self, path: str) -> int:
-        number = self._paths.get(path)
-        if number is None:
-            number = self._db.execute("INSERT INTO paths (path) VALUES (?) RETURNING id", (path,)).fetchone()[0]
-            self._paths[path] = number
+    def _one(self, statement: str, *parameters: Any) -> Any:
+        return self._db.execute(self._sql[statement], parameters).fetchone()
+
+    def _ancestors(self, row: int) -> list[int]:
+        return [ancestor for (ancestor,) in self._db.execute(self._sql["ancestors"], (row,))]
+
+    def _add_facts(self, row: int, parent: int, metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> None:
+        known = self._paths
+        for path, kind, value in facts_of(metadata, specs, tags):
+            self._facts.append((row, known[path] if path in known else self._name(path), kind, value, parent))
+
+    def _name(self, path: str) -> int:
+        if len(self._paths) >= MAX_PATHS:
+            self._paths.clear()
+        number: int = self._one("insert_path", path)[0]
+        self._paths[path] = number
         return number
+
+    def _flush(self) -> None:
+        if not self._nodes and not self._facts:
+            return
+        self._db.executemany(self._sql["insert_node"], self._nodes)
+        self._db.executemany(self._sql["insert_ancestor"], self._ancestry)
+        self._db.executemany(self._sql["insert_fact"], self._facts)
+        self._nodes, self._ancestry, self._facts = [], [], []
+
+    def _forget(self) -> None:
+        """After a rollback: what was collected is void, and so may be the names of paths."""
+        self._nodes, self._ancestry, self._facts = [], [], []
+        self._paths = {}
