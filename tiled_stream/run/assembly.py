@@ -148,8 +148,8 @@ async def assembled(
                 stack.push_async_callback(engine.close)
                 await engine.open()
         assembly = Assembly(settings, places, engines)
+        stack.push_async_callback(assembly.finish)  # also if starting is cut short: the persister runs by then
         await assembly.start()
-        stack.push_async_callback(assembly.finish)
         stack.push_async_callback(assembly.drain)
         yield assembly
 

@@ -17,7 +17,7 @@ import httpx
 from tests.run import running
 from tests.run.running import Running
 
-KILLS = 10
+KILLS = 8
 LENGTH = 256  # of the array whose cells are overwritten
 
 

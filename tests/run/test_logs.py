@@ -1,0 +1,75 @@
+"""What is logged, in which form, and that no secret is ever among it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.run import running
+from tiled_stream.run.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    kept = (root.handlers, root.level, logging.getLogger("tiled_stream.access").level, logging.getLogger("aiosqlite").level)
+    yield
+    root.handlers, level, access, sqlite = kept
+    root.setLevel(level)
+    logging.getLogger("tiled_stream.access").setLevel(access)
+    logging.getLogger("aiosqlite").setLevel(sqlite)
+
+
+def test_a_line_of_json_each(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(level="info", log_format="json", access_log=True)
+    logging.getLogger("a.b").info("one %d", 1)
+    logging.getLogger("a.b").debug("not this")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        logging.getLogger("a.b").exception("two")
+    one, two = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (one["event"], one["level"], one["logger"]) == ("one 1", "info", "a.b")
+    assert one["timestamp"].endswith("Z")
+    assert "ValueError: bad" in two["exception"]
+
+
+def test_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(level="warning", log_format="console", access_log=True, timestamps=False)
+    logging.getLogger("a").warning("careful")
+    assert capsys.readouterr().err.split() == ["[warning", "]", "careful", "[a]"]
+
+
+def test_tracebacks_show_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(level="info", log_format="console", access_log=True)
+    key = "".join(["top", "secret"])  # not in this line as such
+    try:
+        raise ValueError(len(key))
+    except ValueError:
+        logging.getLogger("a").exception("it failed")
+    said = capsys.readouterr().err
+    assert "ValueError: 9" in said
+    assert key not in said
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_the_key_is_nowhere_in_the_log_of_requests(tmp_path: Path, log_format: str) -> None:
+    """Given in every way a client can give it, right and wrong, with everything logged."""
+    with running.serving("--temp", "-v", "--log-format", log_format, errors=tmp_path / "errors") as server:
+        server.ok("GET", "/metadata/")
+        server.ok("GET", f"/metadata/?api_key={running.KEY}")
+        server.client.get("/metadata/?api_key=wrongkey1")
+        server.client.get("/metadata/", headers={"Authorization": "Apikey wrongkey2"})
+        server.client.cookies.set("tiled_api_key", "wrongkey3")
+        server.client.get("/metadata/", headers={"Authorization": ""})
+        with server.subscribe("", 0) as stream:
+            stream.recv(20)
+        assert server.stop() == 0
+        _, _, said = server.errors.read_text().partition("  log  ")  # what was announced holds the key, for its owner
+    assert said.count('"GET /api/v1/metadata') + said.count('\\"GET /api/v1/metadata') >= 5
+    for secret in (running.KEY, "wrongkey1", "wrongkey2", "wrongkey3"):
+        assert secret not in said
