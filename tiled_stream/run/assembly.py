@@ -84,7 +84,7 @@ class Assembly:
         """Begin to persist."""
         self._persisting = asyncio.create_task(self.persister.run(), name="persister")
         self._persisting.add_done_callback(_heard)
-        # Loaded before the server says that it is ready, or the first writes would wait for it.
+        # Loaded before the server says that it is ready, or the first write of a table would wait for it.
         await asyncio.to_thread(_warm)
 
     async def drain(self) -> None:
@@ -170,9 +170,8 @@ def _edge_settings(settings: Settings) -> EdgeSettings:
 def _warm() -> None:
     """Import what is heavy and would else be imported by the first request that needs it."""
     import pyarrow
-    import zarr.core.metadata
 
-    logger.debug("pyarrow %s and zarr %s are loaded", pyarrow.__version__, zarr.__version__)
+    logger.debug("pyarrow %s is loaded", pyarrow.__version__)
 
 
 def _heard(task: asyncio.Task[None]) -> None:

@@ -86,7 +86,9 @@ def _take_frames(ws_stream: Any) -> None:
         if message is None or "frames" not in message:
             await original(self, message)
         elif not self.closed and self.state == connected:
-            writer = _writer_of(self)
+            if not hasattr(self, "_writer"):
+                self._writer = _writer_of(self)
+            writer = self._writer
             if writer is None:
                 await self.send(data(stream_id=self.stream_id, data=message["frames"]))
             elif not writer.transport.is_closing():
