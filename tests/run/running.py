@@ -95,8 +95,19 @@ class Running:
 
 def serving(*arguments: str, errors: Path, environment: dict[str, str] | None = None) -> Running:
     """`tiled-stream serve catalog` with these arguments, on a free port."""
-    command = [sys.executable, "-m", "tiled_stream", "serve", "catalog", *arguments, "--port", "0", "--api-key", KEY]
-    return Running(command, errors, environment)
+    return Running(command_of(*arguments), errors, environment)
+
+
+def command_of(*arguments: str) -> list[str]:
+    """The words that start it."""
+    return [sys.executable, "-m", "tiled_stream", "serve", "catalog", *arguments, "--port", "0", "--api-key", KEY]
+
+
+def start_and_kill(*arguments: str, seconds: float) -> None:
+    """Start it, and `kill -9` it after so long, whether it listens by then or is still recovering."""
+    with subprocess.Popen(command_of(*arguments), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        time.sleep(seconds)
+        process.kill()
 
 
 def stream_url(port: int, path: str, start: int | None = None) -> str:
