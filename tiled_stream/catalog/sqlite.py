@@ -157,7 +157,7 @@ class SqliteCatalog:
         return [rows.revision(row) for row in found], int(count[0]) if count is not None else 0
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
-        """Cancelled: it is applied nevertheless, whole."""
+        """Cancelled: all of it is applied, or nothing. `Unavailable` if the file is busy for longer than 5 seconds, or full."""
         writer, thread = self._writer, self._thread
         if writer is None or thread is None or not self._is_open:
             raise Unavailable("The catalog is not open.")
