@@ -40,14 +40,17 @@ def batch(node: str, *events: Event, after: int = 0, time: float = 100.0) -> Cat
 
 
 def specified(node: Node, *specs: Spec) -> Node:
+    """`node` with these specs."""
     return msgspec.structs.replace(node, specs=specs)
 
 
 def created(*nodes: Node) -> list[Event]:
+    """The creations of these nodes, in order."""
     return [ChildCreated(n) for n in nodes]
 
 
 def updated(node: Node, metadata: dict[str, Any], revision: int | None = None, specs: tuple[Spec, ...] = ()) -> Event:
+    """An edit of `node`; `revision` None keeps nothing of what was before."""
     return ChildMetadataUpdated(node.key, node.id, metadata, specs, (), revision)
 
 
