@@ -154,13 +154,8 @@ async def test_nothing_is_left_of_what_was_deleted(catalog: SqliteCatalog, path:
         await catalog.apply([history.batch()])
     assert history.gone
     db = sqlite3.connect(path)
-    for table, column in (
-        ("facts", "node"),
-        ("facts", "parent"),
-        ("ancestry", "node"),
-        ("ancestry", "ancestor"),
-        ("revisions", "node"),
-    ):
+    places = [("facts", "node"), ("facts", "parent"), ("ancestry", "node"), ("ancestry", "ancestor"), ("revisions", "node")]
+    for table, column in places:
         left = f"SELECT count(*) FROM {table} WHERE {column} NOT IN (SELECT row FROM nodes)"
         assert db.execute(left).fetchone() == (0,), (table, column)
     pairs = sum(len(history.below(id)) for id in history.nodes if id != ROOT)

@@ -28,7 +28,10 @@ _VALUES: tuple[Any, ...] = (
     *(0, 1, 1.0, 2.5, -3, 10, 0.1 + 0.2, 1e20, -2.5e-7, 2**53 + 1, -(2**63)),
     *(True, False, None),
 )
-_PATTERNS = )
+_PATTERNS = (
+    *("r%", "%e%", "_ed", "1%", "%", "10", "R__", "", "%E%", "_ED", "%.%", "red_"),
+    *("%0.3%", "1e+20", "\ud7ff%", "\U0010ffff%", "100\\%"),
+)
 _LISTS: tuple[Any, ...] = (
     *([], [1, 2], [1, 1.0, True], ["a", "b"], ["red", [1]], [{"k": 1}], [True, None], {"k": [1]}, {}),
     *([*range(200), "red"], ["x"] * 65, [[2]] * 100),
@@ -282,24 +285,6 @@ def _random_node(chance: random.Random, number: int) -> Node:
 def _random_filter(chance: random.Random, nodes: Sequence[Node]) -> Filter:
     key, value = chance.choice(_KEYS), chance.choice((*_VALUES, *_LISTS))
     several = [chance.choice((*_VALUES, *_LISTS)) for _ in range(chance.randrange(4))]
-        "r%",
-        "%e%",
-        "_ed",
-        "1%",
-        "%",
-        "10",
-        "R__",
-        "",
-        "%E%",
-        "_ED",
-        "%0.3%",
-        "1e+20",
-        "red_",
-        "\ud7ff%",
-        "\U0010ffff%",
-        "100\\%",
-        "%.%",
-    )
     return chance.choice(
         (
             Filter("eq", value, key=key),
