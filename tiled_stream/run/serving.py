@@ -7,6 +7,7 @@ then the persister finishes; then the process ends with 0.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -102,6 +103,9 @@ async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], 
         loop.add_signal_handler(number, stop.set)
 
     def ready(assembly: Assembly) -> None:
+        # What start-up made stays for good: later collections need not look at it, which took 60 ms each time.
+        gc.collect()
+        gc.freeze()
         if announce is not None:
             announce(assembly, sock.getsockname()[1])
 
