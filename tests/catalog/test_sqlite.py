@@ -123,6 +123,48 @@ async def test_a_writer_elsewhere_makes_it_unavailable_but_readable(
     assert await keys(catalog, Filter("eq", 1, key="new")) == ["x"]
 
 
+async def test_a_full_disk_makes_it_unavailable_and_loses_nothing(catalog: SqliteCatalog) -> None:
+    connection, thread = catalog._connection, catalog._thread
+    assert connection is not None
+    loop = asyncio.get_running_loop()
+    many = batch(ROOT, *created(*(container_node(f"k{n}", metadata={"text": f"{n}" * 500}) for n in range(300))))
+    await loop.run_in_executor(thread, connection.execute, "PRAGMA max_page_count = 30")
+    with pytest.raises(Unavailable, match="full"):
+        await catalog.apply([many])
+    assert (await catalog.node(ROOT)).watermark == 0
+    await loop.run_in_executor(thread, connection.execute, "PRAGMA max_page_count = 100000")
+    assert await catalog.apply([many]) == [Applied(300)]
+    assert len(await keys(catalog, Filter("keypresent", True, key="text"))) == 300
+
+
+def spoil(path: Path) -> None:
+    """Overwrite the pages where facts begin."""
+    db = sqlite3.connect(path)
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    pages = [page for (page,) in db.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name = 'facts'")]
+    db.close()
+    assert len(pages) == 2
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+
+
+async def test_a_spoiled_file_is_not_the_fault_of_events(path: Path) -> None:
+    """Else every event behind it would be put aside as one that cannot be applied."""
+    catalog = SqliteCatalog(path, init=True)
+    await catalog.open()
+    await catalog.apply([batch(ROOT, *created(*(container_node(f"k{n}", metadata={"n": n}) for n in range(300))))])
+    await catalog.close()
+    spoil(path)
+    await catalog.open()
+    with pytest.raises(Unavailable):
+        await catalog.apply([batch(ROOT, *created(*(container_node(f"l{n}", metadata={"n": n}) for n in range(300))), after=300)])
+    with pytest.raises(Unavailable):
+        await catalog.children(ROOT, Search((Filter("eq", 1, key="n"),)), Page())
+    await catalog.close()
+
+
 async def test_what_a_failed_transaction_named_is_forgotten(catalog: SqliteCatalog) -> None:
     """The rows of paths are remembered; those of a transaction that was rolled back must not be."""
     first, same_key = container_node("a", metadata={"p": 1, "q": 1}), container_node("a", metadata={"r": 1})

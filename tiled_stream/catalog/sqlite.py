@@ -163,7 +163,9 @@ class SqliteCatalog:
             raise Unavailable("The catalog is not open.")
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, writer.apply, batches)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            if _is_an_event(error):
+                raise
             raise Unavailable(f"The catalog cannot be written now: {error}") from error
 
     # ------------------------------------------------------------- searches
@@ -223,7 +225,7 @@ class SqliteCatalog:
                 return list(await reader.execute_fetchall(sql, parameters))
             except (OverflowError, UnicodeEncodeError) as error:
                 raise Malformed(f"A value of this search is none that can be stored: {error}.") from error
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 raise Unavailable(f"The catalog cannot be read now: {error}") from error
 
     async def _one(self, sql: str, parameters: Sequence[Any]) -> Any | None:
@@ -263,6 +265,11 @@ class SqliteCatalog:
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
+
+
+def _is_an_event(error: sqlite3.Error) -> bool:
+    """Is the cause what was to be written, and not the file? Then trying again does not help."""
+    return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | sqlite3.ProgrammingError)
 
 
 async def _reader(path: Path) -> aiosqlite.Connection:

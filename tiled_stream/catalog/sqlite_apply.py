@@ -67,7 +67,8 @@ class SqliteWriter:
             self._db.execute("COMMIT")
         except BaseException:
             self._forget()
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
             raise
         return applied
 

@@ -71,7 +71,8 @@ def _migrate(db: sqlite3.Connection, path: Path, statements: Mapping[str, str], 
         db.execute(statements["insert_root"], (ROOT,))
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 
