@@ -45,3 +45,30 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         path.chmod(0o700)
         patch.setenv("XDG_RUNTIME_DIR", str(path))
         yield path
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that all tests share: each keeps to a prefix of its own."""
+    from tests.servers.redis import shared_redis
+
+    with shared_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(runtime_directory: Path) -> Iterator[str]:
+    """A PostgreSQL that all tests share: each makes databases of its own."""
+    from tests.servers.postgres import shared_postgres
+
+    with shared_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def new_postgres(postgres_url: str) -> Iterator[str]:
+    """URL of an empty database."""
+    from tests.servers.postgres import new_database
+
+    with new_database(postgres_url) as url:
+        yield url

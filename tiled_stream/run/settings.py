@@ -7,11 +7,14 @@ too. A wrong value is refused with the name of the setting and the cure.
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from ..domain.uris import redacted
 
 __all__ = ["ENVIRONMENT", "Settings", "SettingsError", "from_env"]
 
@@ -27,12 +30,17 @@ _ALIASES = {
 #: Times and sizes for which zero has a meaning, and those for which it would mean that nothing works.
 _AT_LEAST_ZERO = ("cache_data_ttl", "cache_node_bytes", "cache_total_bytes", "persist_linger_seconds", "drain_timeout_seconds")
 _ABOVE_ZERO = (
+    "catalog_pool_size",
+    "storage_pool_size",
     "barrier_timeout_seconds",
     "ready_backlog_seconds",
     "response_bytesize_limit",
     "request_bytesize_limit",
     "send_timeout_seconds",
 )
+_PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
+#: What the environment cannot say: structured values.
+_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs")
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -48,20 +56,33 @@ class SettingsError(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one server.
 
-    catalog: file path or ``sqlite:///`` URI of the catalog; None only with `temp`
+    catalog: file path, ``sqlite:///`` or ``postgresql://`` URI of the catalog; None only with `temp`
     temp: keep everything in a temporary directory that goes with the server, and the log in memory
     init: make the catalog if it is missing
-    write: writable storage, in order: a directory for arrays, ``duckdb:///`` or ``sqlite:///`` for tables
+    write: writable storage, in order: a directory for arrays; ``duckdb:///``, ``sqlite:///`` or ``postgresql://`` for tables
     read: readable storage: directories whose files may be registered
+    catalog_pool_size: connections to a PostgreSQL catalog, at most
+    storage_pool_size: connections to a PostgreSQL table storage, at most
+    root_metadata: metadata of the root when the catalog is made
+    root_specs: specs of the root when the catalog is made: objects with `name` and `version`
     api_key: the single user's key, letters and digits; empty: a random one
     public: anybody may read
     host: address to listen on
     port: port to listen on; 0: any free one
-    cache: where the log lives: "auto" (memory with `temp`, else a file beside the catalog), "memory" or "local"
+    cache: where the log lives: "auto" (memory with `temp`, else a file beside the catalog), "memory", "local", or a
+        ``redis://`` or ``rediss://`` URI
+    cache_prefix: what the keys of this deployment begin with in Redis; deployments that share a Redis differ in it
+    cache_sentinels: ``host:port`` of Redis Sentinels, instead of the URI; `cache` is then "sentinel"
+    cache_service_name: the name under which the Sentinels know the Redis
+    cache_password: password of the Redis behind the Sentinels
+    cache_ssl: speak TLS with the Redis behind the Sentinels
+    cache_strict: refuse to start on a Redis that may forget what was acknowledged (no AOF, or keys may be evicted)
     cache_data_ttl: seconds that persisted records stay in the log for late subscribers
     cache_node_bytes: bytes of persisted records that stay in the log, of one node
     cache_total_bytes: bytes of persisted records that stay in the log, of all nodes
     log_sync: "normal": acknowledged writes survive a killed process; "full": a power cut too, at the price of an fsync
+        (with Redis: of `WAITAOF`, which needs Redis 7.2 or Valkey)
+    persist: persist what is written; switched off where other processes do (`tiled-stream persist`)
     persist_linger_seconds: how long changes may gather before they are persisted, unless a reader waits
     barrier_timeout_seconds: how long a reader waits for storage to catch up before it is told to come again
     drain_timeout_seconds: how long stopping may take to persist what is owed; what is left stays in the log
@@ -83,15 +104,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    catalog_pool_size: int = 5
+    storage_pool_size: int = 5
+    root_metadata: dict[str, Any] | None = None
+    root_specs: tuple[dict[str, Any], ...] = ()
     api_key: str = ""
     public: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     cache: str = "auto"
+    cache_prefix: str = "tiled-stream"
+    cache_sentinels: tuple[str, ...] = ()
+    cache_service_name: str = ""
+    cache_password: str = ""
+    cache_ssl: bool = False
+    cache_strict: bool = False
     cache_data_ttl: float = 3600.0
     cache_node_bytes: int = 64 << 20
     cache_total_bytes: int = 512 << 20
     log_sync: Literal["normal", "full"] = "normal"
+    persist: bool = True
     persist_linger_seconds: float = 0.1
     barrier_timeout_seconds: float = 10.0
     drain_timeout_seconds: float = 20.0
@@ -120,8 +152,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             self._check_scalable()
 
     def __repr__(self) -> str:
-        """Without the secret."""
-        shown = {f: getattr(self, f) for f in self.__struct_fields__} | {"api_key": "***"}
+        """Without the secrets."""
+        shown: dict[str, Any] = {f: getattr(self, f) for f in self.__struct_fields__}
+        shown |= {"api_key": "***", "cache_password": "***", "cache": redacted(self.cache)}
+        shown |= {"catalog": self.catalog and redacted(self.catalog), "write": tuple(map(redacted, self.write))}
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
     def with_key(self) -> Settings:
@@ -137,31 +171,65 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 least = "above" if name in _ABOVE_ZERO else "at least"
                 raise SettingsError(f"{name!r} must be a number {least} 0, not {value:g}.")
 
+    @property
+    def is_shared_log(self) -> bool:
+        """True if the log is in Redis, where other processes can follow it."""
+        return self.cache == "sentinel" or self.cache.startswith(("redis://", "rediss://"))
+
     def _check_cache(self) -> None:
-        if self.cache.startswith(("redis:", "rediss:")):
+        if not (self.is_shared_log or self.cache in ("auto", "memory", "local")):
             raise SettingsError(
-                "A log in Redis (--cache redis://…) is not available in this version. Leave --cache out: the log is then kept "
-                "in a file beside the catalog, or in memory with --temp."
+                f"--cache is 'auto', 'memory', 'local' or a redis:// or rediss:// URI, not {redacted(self.cache)!r}."
             )
-        if self.cache not in ("auto", "memory", "local"):
-            raise SettingsError(f"--cache is 'auto', 'memory' or 'local', not {self.cache!r}.")
-        if self.cache == "local" and self.temp:
-            raise SettingsError("--cache local keeps the log beside a catalog; with --temp there is none to keep.")
+        if self.cache == "local" and (self.temp or _is_postgres(self.catalog)):
+            raise SettingsError("--cache local keeps the log in a file beside the catalog; this catalog is no file that stays.")
+        if self.cache == "auto" and _is_postgres(self.catalog):
+            raise SettingsError(
+                "A PostgreSQL catalog has no place for the log beside it: give --cache redis://HOST:6379 (or --cache memory, "
+                "with which a crash loses what is not persisted yet)."
+            )
+        if not _PREFIX.fullmatch(self.cache_prefix):
+            raise SettingsError("'cache_prefix' consists of letters, digits and - _ . : (and is not empty).")
+        if (self.cache == "sentinel") != bool(self.cache_sentinels):
+            raise SettingsError("'cache_sentinels' and cache = 'sentinel' belong together: Sentinels tell where the Redis is.")
+        if self.cache_sentinels and not self.cache_service_name:
+            raise SettingsError("'cache_service_name' is missing: the name under which the Sentinels know the Redis.")
+        for sentinel in self.cache_sentinels:
+            host, _, port = sentinel.rpartition(":")
+            if not host or not port.isdigit():
+                raise SettingsError(f"'cache_sentinels' are written as host:port, not {sentinel!r}.")
 
     def _check_scalable(self) -> None:
+        """Each refusal with its reason and its cure."""
         if not self.api_key:
             raise SettingsError("--scalable: several processes must share one API key; give it with --api-key.")
-        raise SettingsError(
-            "--scalable: a SQLite catalog, DuckDB tables and a log of one process cannot be shared by several. The engines that "
-            "can (PostgreSQL and Redis) are not available in this version; run one process without --scalable."
-        )
+        if not _is_postgres(self.catalog):
+            raise SettingsError(
+                "--scalable: a SQLite catalog belongs to one process; give a PostgreSQL one: postgresql://USER@HOST/DATABASE."
+            )
+        for place in self.write:
+            scheme = place.partition("://")[0] if "://" in place else "file"
+            if scheme in ("duckdb", "sqlite"):
+                raise SettingsError(
+                    f"--scalable: tables in {scheme} belong to one process; give -w postgresql://USER@HOST/DATABASE."
+                )
+        if self.write and not any(map(_is_postgres, self.write)):
+            raise SettingsError(
+                "--scalable: tables have no place that several processes share; give -w postgresql://USER@HOST/DATABASE."
+            )
+        if not self.is_shared_log:
+            raise SettingsError("--scalable: a log of one process cannot be shared; give --cache redis://HOST:6379.")
+
+
+def _is_postgres(uri: str | None) -> bool:
+    return uri is not None and uri.startswith(("postgresql://", "postgres://", "postgresql+asyncpg://"))
 
 
 def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
     """Settings from the environment; those `given` come first. `SettingsError` also for a name of ours that is no setting."""
     values: dict[str, Any] = {}
     hints = get_type_hints(Settings)
-    names = {f"{ENVIRONMENT}{field.upper()}": field for field in Settings.__struct_fields__}
+    names = {f"{ENVIRONMENT}{field.upper()}": field for field in Settings.__struct_fields__ if field not in _NOT_IN_ENVIRONMENT}
     for name, field in [*_ALIASES.items(), *names.items()]:
         if name in environ:
             values[field] = _value(name, environ[name], hints[field])

@@ -1,0 +1,1 @@
+"""Readers of files that detectors wrote: one module a format, read only."""
