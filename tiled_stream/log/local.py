@@ -140,7 +140,14 @@ class LocalLog(MemoryLog):
             return await self._write(node, records, events, is_after_gap=records[0].sequence > (reserved or head) + 1)
 
     async def read(
-        self, node: NodeId, after: int, *, limit: int = 1000, max_bytes: int = 16 << 20, epoch: str | None = None
+        self,
+        node: NodeId,
+        after: int,
+        *,
+        limit: int = 1000,
+        max_bytes: int = 16 << 20,
+        epoch: str | None = None,
+        headers: bool = False,
     ) -> list[Record]:
         after = max(after, 0)
         retained = self._after(node, after, epoch)

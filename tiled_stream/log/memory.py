@@ -85,7 +85,14 @@ class MemoryLog:
         return Position(self._epoch, records[-1].sequence)
 
     async def read(
-        self, node: NodeId, after: int, *, limit: int = 1000, max_bytes: int = 16 << 20, epoch: str | None = None
+        self,
+        node: NodeId,
+        after: int,
+        *,
+        limit: int = 1000,
+        max_bytes: int = 16 << 20,
+        epoch: str | None = None,
+        headers: bool = False,
     ) -> list[Record]:
         retained = self._after(node, after, epoch)
         if retained is None:
@@ -96,6 +103,10 @@ class MemoryLog:
         self._check(node)
         log = self._nodes.get(node)
         return Position(self._epoch, log.head if log else 0)
+
+    async def heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        self._check_open()
+        return [self._head(node) for node in nodes]
 
     async def wait(self, node: NodeId, after: int) -> None:
         self._check_open()
@@ -281,6 +292,12 @@ class MemoryLog:
         if max(after, 0) + 1 < log.first:
             raise Truncated(log.first)
         return log.retained
+
+    def _head(self, node: NodeId) -> int | None:
+        if node in self._gone:
+            return None
+        log = self._nodes.get(node)
+        return log.head if log else 0
 
     def _held(self, lease: Lease) -> NodeLog:
         self._check_open()

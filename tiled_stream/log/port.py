@@ -35,11 +35,19 @@ class Log(Protocol):
         ...
 
     async def read(
-        self, node: NodeId, after: int, *, limit: int = 1000, max_bytes: int = 16 << 20, epoch: str | None = None
+        self,
+        node: NodeId,
+        after: int,
+        *,
+        limit: int = 1000,
+        max_bytes: int = 16 << 20,
+        epoch: str | None = None,
+        headers: bool = False,
     ) -> list[Record]:
         """Records after sequence `after`, in order, dense; empty means "nothing yet".
 
-        At most `limit` records and about `max_bytes` of payload, but at least one if there is one. Raises
+        At most `limit` records and about `max_bytes` of payload, but at least one if there is one. With `headers`, payloads may
+        be left out (an engine that has them at hand anyway gives them). Raises
         `Truncated(first)` if record ``after + 1`` existed and has left the log, `EpochChanged(now)` if `epoch` is given
         and is not the present one, `Gone` if the node was dropped. An unknown node reads as empty.
         """
@@ -47,6 +55,13 @@ class Log(Protocol):
 
     async def head(self, node: NodeId) -> Position:
         """Position of the last record (sequence 0 if there never was one). `Gone` if dropped."""
+        ...
+
+    async def heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        """The last sequences of many nodes at once, as of now; 0 if there never was a record, None if the node was dropped.
+
+        `epoch` is then the one that they belong to.
+        """
         ...
 
     async def wait(self, node: NodeId, after: int) -> None:

@@ -95,7 +95,7 @@ class CrashAfter:
 class FaultyLog(LogEngine):
     """A log with a fault around some of its steps (names of methods; None: all that change something or read records)."""
 
-    _STEPS = frozenset({"append", "read", "head", "drop", "claim", "renew", "settle", "trim"})
+    _STEPS = frozenset({"append", "read", "head", "heads", "drop", "claim", "renew", "settle", "trim"})
 
     def __init__(self, inner: LogEngine, fault: Fault, *, steps: Collection[str] | None = None) -> None:
         self._inner = inner
@@ -119,9 +119,22 @@ class FaultyLog(LogEngine):
         return await self._step("append", lambda: self._inner.append(node, *drafts, expected=expected, floor=floor))
 
     async def read(
-        self, node: NodeId, after: int, *, limit: int = 1000, max_bytes: int = 16 << 20, epoch: str | None = None
+        self,
+        node: NodeId,
+        after: int,
+        *,
+        limit: int = 1000,
+        max_bytes: int = 16 << 20,
+        epoch: str | None = None,
+        headers: bool = False,
     ) -> list[Record]:
-        return await self._step("read", lambda: self._inner.read(node, after, limit=limit, max_bytes=max_bytes, epoch=epoch))
+        return await self._step(
+            "read",
+            lambda: self._inner.read(node, after, limit=limit, max_bytes=max_bytes, epoch=epoch, headers=headers),
+        )
+
+    async def heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        return await self._step("heads", lambda: self._inner.heads(nodes))
 
     async def head(self, node: NodeId) -> Position:
         return await self._step("head", lambda: self._inner.head(node))

@@ -200,6 +200,24 @@ class LogContract(BacklogContract, RetentionContract):
         position = await engine.head(node)
         assert (position.epoch, position.sequence) == (engine.epoch, 2)
 
+    async def test_heads_of_many_nodes(self, engine: LogEngine) -> None:
+        long, short, empty, gone = (new_id() for _ in range(4))
+        await fill(engine, long, 1, 2, 3)
+        await fill(engine, short, 1)
+        await fill(engine, gone, 1)
+        await engine.drop(gone)
+        assert await engine.heads([short, empty, gone, long, short]) == [1, 0, None, 3, 1]
+        assert await engine.heads([]) == []
+
+    async def test_headers_alone(self, engine: LogEngine) -> None:
+        node = new_id()
+        drafts = [draft(n, bytes(size)) for n, size in enumerate((0, 10, 5000, 1 << 20))]
+        await engine.append(node, *drafts)
+        records = await engine.read(node, 0, headers=True)
+        assert sequences(records) == [1, 2, 3, 4]
+        assert [(r.event, r.time) for r in records] == [(d.event, d.time) for d in drafts]
+        assert all(record.payload in (b"", d.payload) for record, d in zip(records, drafts, strict=True))
+
     # ---------------------------------------------------------------- wait
 
     async def test_an_append_wakes_all_who_wait(self, engine: LogEngine) -> None:

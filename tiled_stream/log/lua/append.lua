@@ -1,0 +1,91 @@
+-- ARGV: new epoch, key of this writer, token of this batch, seconds that clean nodes are remembered, number of appends; for each append:
+--   node, expected ("" for none), floor, known head, epoch in which it was known, number of drafts; for each draft: time, event, payload, small?
+-- Returns the epoch, and for each append: what became of it (ok, conflict, gone, lost) and a sequence.
+--
+-- A batch that is sent twice (its answer was lost) is done once: the answer is kept beside the records, in the same step.
+local candidate, writer, token, remember = ARGV[1], base .. 'w:' .. ARGV[2], ARGV[3], ARGV[4]
+local kept = call('HMGET', writer, 'token', 'answer')
+if kept[1] == token then return cmsgpack.unpack(kept[2]) end
+
+local epoch = epoch_or(candidate)
+local answer = {epoch}
+local at = 6
+
+local function append(node, expected, floor, known, known_epoch, drafts)
+  local first_draft = at
+  at = at + 4 * drafts
+  local head_key, state_key = base .. 'h:' .. node, base .. 'n:' .. node
+  local found = call('GET', head_key)
+  if found == '-' then return 'gone', 0 end
+  local head = num(found)
+  local state = call('HMGET', state_key, 's', 'a', 'b')
+  local settled, first, bytes = num(state[1]), num(state[2]), num(state[3])
+  if not found then -- a new node, or one long forgotten
+    forget_records(node, bytes)
+    settled, first, bytes = 0, 1, 0
+  end
+  local low = math.max(head, floor)
+  if known > low then
+    if known_epoch == epoch then -- this life has lost what it had given out: it ends here
+      epoch = candidate
+      call('SET', base .. 'epoch', epoch)
+      return 'lost', low
+    elseif head == settled then -- numbers of an earlier life are not given again
+      low = known
+    end
+  end
+  if expected and expected ~= low then return 'conflict', low end
+
+  local was_clean = head == settled
+  if low > head then -- what lies between is persisted, or lost; whoever held a lease has lost it
+    forget_records(node, bytes)
+    if not was_clean then
+      call('DECRBY', base .. 'owed', text(head - settled))
+      call('ZREM', base .. 'since', node)
+    end
+    call('HDEL', state_key, 'f')
+    call('PUBLISH', base .. 'c:' .. node, 's' .. text(low))
+    head, settled, first, bytes = low, low, low + 1, 0
+    was_clean = true
+  end
+  local was_empty = first > head
+  local oldest = ARGV[first_draft]
+  local added = 0
+  for i = 0, drafts - 1 do
+    local place = first_draft + 4 * i
+    local time, event, payload = ARGV[place], ARGV[place + 1], ARGV[place + 2]
+    head = head + 1
+    if ARGV[place + 3] == '1' then
+      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', #payload, 'p', payload)
+    else
+      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', #payload)
+      call('XADD', base .. 'p:' .. node, id(head), 'p', payload)
+    end
+    added = added + #payload + OVERHEAD
+  end
+  call('SET', head_key, text(head))
+  call('HSET', state_key, 's', text(settled), 'a', text(first), 'b', text(bytes + added))
+  call('INCRBY', base .. 'bytes', added)
+  call('INCRBY', base .. 'owed', drafts)
+  if was_empty then call('ZADD', base .. 'retained', oldest, node) end
+  if was_clean then
+    call('PERSIST', state_key)
+    call('ZADD', base .. 'since', oldest, node)
+    offer(node)
+  end
+  call('PUBLISH', base .. 'c:' .. node, 'h' .. text(head))
+  return 'ok', head
+end
+
+for _ = 1, num(ARGV[5]) do
+  local node, expected = ARGV[at], ARGV[at + 1]
+  local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 5])
+  at = at + 6
+  local outcome, sequence = append(node, expected ~= '' and num(expected), floor, known, known_epoch, drafts)
+  answer[#answer + 1] = outcome
+  answer[#answer + 1] = text(sequence)
+end
+answer[1] = epoch
+call('HSET', writer, 'token', token, 'answer', cmsgpack.pack(answer))
+call('EXPIRE', writer, 3600)
+return answer

@@ -1,0 +1,7 @@
+-- ARGV: node, sequence. Returns 1 if that is settled already, or nothing is owed; else the node is marked as wanted.
+local node = ARGV[1]
+if not call('ZSCORE', base .. 'since', node) then return 1 end
+if num(call('HGET', base .. 'n:' .. node, 's')) >= num(ARGV[2]) then return 1 end
+call('ZADD', base .. 'wanted', 'GT', ARGV[2], node)
+call('PUBLISH', base .. 'dirty', 'w')
+return 0

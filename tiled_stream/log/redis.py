@@ -1,0 +1,449 @@
+"""The shared engine of the log: streams in a Redis or Valkey, for any number of processes at once.
+
+`lua/prelude.lua` lists the keys. A record lies in the stream of its node under the id ``<sequence>-0``; a sequence and its record
+are born in one script, which also enters the backlog and publishes the hint. All keys carry the prefix of the deployment.
+
+A process has four connections, however many clients it has: for appends, for questions, for pages of records, for hints.
+
+What must stay true: sequences are dense and never restart (I1), also when Redis was emptied: the caller's floor and what this
+process saw of the node's head are lower bounds, and another epoch says that it happened. Only settled records leave (I6). Nothing
+here counts on a hint having come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ..domain.errors import Conflict, EpochChanged, Gone, LeaseLost, Truncated, Unavailable
+from ..domain.events import Draft, Record
+from ..domain.nodes import NodeId
+from ..domain.position import Position
+from .codec import decode_event, encode_event
+from .port import Lag, Lease, Retention
+from .redis_appends import Append, Appends
+from .redis_check import check, figures
+from .redis_hints import Hints, Watch
+from .redis_link import Link, Script, unavailable
+
+__all__ = ["RedisLog"]
+
+logger = logging.getLogger(__name__)
+
+#: How long heads of clean and of dropped nodes are remembered, in seconds; afterwards the catalog knows them.
+_REMEMBER = 30 * 24 * 3600
+#: Seconds for which Redis may be away before callers are told.
+_PATIENCE = 5.0
+#: Heads that this process remembers, to notice a log that lost some.
+_KNOWN = 100_000
+#: Records that one script lets go of at most: it holds up the server for everybody.
+_TRIM = 1000
+#: Seconds between looks for something to persist, hints or no hints.
+_LOOK = 1.0
+
+
+class RedisLog:
+    """`connect` gives a new client for the time in seconds that an answer may take (None: any); `prefix` tells deployments apart.
+
+    `synced`: an append is acknowledged when it is on the server's disk. `strict`: refuse a Redis that may forget.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[float | None], Redis],
+        *,
+        prefix: str = "tiled-stream",
+        synced: bool = False,
+        strict: bool = False,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._base = f"{{{prefix}}}:"
+        self._synced = synced
+        self._strict = strict
+        self._questions = Link(connect(patience), patience=patience)
+        self._pages = Link(connect(None if patience is None else 4 * patience), patience=patience)
+        self._appends = Appends(
+            connect(2 * patience), self._base, remember=_REMEMBER, patience=patience, synced=synced, new_epoch=_new_epoch
+        )
+        self._hints = Hints(connect(None), self._base, heads=self._heads, rung=self._rung)
+        self._scripts = {name: Script(name) for name in ("begin", "drop", "claim", "renew", "settle", "release", "want", "trim")}
+        self._epoch = ""
+        # The last sequence that this process saw of a node, and in which epoch.
+        self._known: OrderedDict[NodeId, tuple[str, int]] = OrderedDict()
+        # How many here wait for a node to be persisted, and tasks that nobody waits for.
+        self._wanting: Counter[NodeId] = Counter()
+        self._background: set[asyncio.Task[None]] = set()
+        # Rung when there may be more to claim, and when it should not wait for company.
+        self._bell = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def epoch(self) -> str:
+        """Which life of the log this is, as this process last heard."""
+        return self._epoch
+
+    async def open(self) -> None:
+        """Connect, and check that this Redis is fit. `Unavailable` with the reason if it cannot be reached or is refused."""
+        try:
+            for warning in await check(self._questions, strict=self._strict, synced=self._synced):
+                logger.warning(warning)
+            await self._begin()
+            await self._hints.open()
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, RedisError | OSError):
+                raise unavailable(error) from error
+            raise
+
+    async def close(self) -> None:
+        """Send what waits, wake all waiters, leave no connection. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._bell.set()
+        self._hurry.set()
+        for task in self._background:
+            task.cancel()
+        await self._appends.close()
+        await self._hints.close()
+        await self._questions.close()
+        await self._pages.close()
+
+    async def figures(self) -> dict[str, float]:
+        """For metrics: bytes of retained records, memory of the server, errors of this process."""
+        self._check_open()
+        retained = await self._questions.ask("GET", f"{self._base}bytes")
+        memory = await figures(self._questions)
+        errors = self._questions.errors + self._pages.errors + self._appends.errors + self._hints.errors
+        return {
+            "tiled_stream_log_bytes": float(retained or 0),
+            "tiled_stream_redis_used_memory_bytes": memory["used_memory"],
+            "tiled_stream_redis_max_memory_bytes": memory["maxmemory"],
+            "tiled_stream_redis_errors_total": float(errors),
+        }
+
+    # ---------------------------------------------------------------- Log
+
+    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
+        self._check_open()
+        if not drafts:
+            raise ValueError("nothing to append")
+        encoded = [(d.time, encode_event(d.event), d.payload) for d in drafts]
+        size = sum(len(event) + len(payload) for _, event, payload in encoded)
+        known_epoch, known = self._known.get(node, ("", 0))
+        done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, size))
+        self._live_in(done.epoch)
+        if done.outcome == "gone":
+            raise Gone(f"The node {node} was deleted.")
+        if done.outcome == "conflict":
+            raise Conflict(f"The log stands at {done.sequence}, not at {expected}.", head=done.sequence)
+        if done.outcome == "lost":
+            raise Unavailable(
+                "Redis lost its latest records (was there a failover?); a new epoch began. Try again.", retry_after=0.1
+            )
+        self._know(node, done.epoch, done.sequence)
+        return Position(done.epoch, done.sequence)
+
+    async def read(
+        self,
+        node: NodeId,
+        after: int,
+        *,
+        limit: int = 1000,
+        max_bytes: int = 16 << 20,
+        epoch: str | None = None,
+        headers: bool = False,
+    ) -> list[Record]:
+        self._check_open()
+        after = max(after, 0)
+        known = self._known.get(node)
+        entries, heads, first = await self._pages.ask_all(
+            [
+                ("XRANGE", f"{self._base}r:{node}", f"{after + 1}-0", "+", "COUNT", limit),
+                ("MGET", f"{self._base}epoch", f"{self._base}h:{node}"),
+                ("HGET", f"{self._base}n:{node}", "a"),
+            ]
+        )
+        head = _head(heads[1])
+        await self._check_epoch(heads[0], node, head, known)
+        if head is None:
+            raise Gone(f"The node {node} was deleted.")
+        if epoch is not None and epoch != self._epoch:
+            raise EpochChanged(self._epoch)
+        self._know(node, self._epoch, head)
+        found = [(int(id.split(b"-")[0]), fields) for id, fields in entries]
+        begins = found[0][0] if found else int(first or 1)
+        if after < head and begins > after + 1:
+            raise Truncated(begins)
+        return await self._records(node, _page(found, max_bytes), headers=headers)
+
+    async def head(self, node: NodeId) -> Position:
+        sequence = (await self.heads([node]))[0]
+        if sequence is None:
+            raise Gone(f"The node {node} was deleted.")
+        return Position(self._epoch, sequence)
+
+    async def heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        self._check_open()
+        return await self._heads(nodes)
+
+    async def wait(self, node: NodeId, after: int) -> None:
+        self._check_open()
+        with self._hints.watching(node) as watch:
+            await watch.confirmed.wait()
+            if not watch.is_based and not self._is_closed:
+                # Asked after the server confirmed the subscription: what happens later is told.
+                watch.is_based = True
+                head = (await self._heads([node]))[0]
+                if head is None:
+                    return
+                watch.told(head=head)
+            if watch.head <= after and watch.is_based and not self._is_closed:
+                await watch.changed()
+
+    async def drop(self, *nodes: NodeId) -> None:
+        self._check_open()
+        if nodes:
+            await self._run("drop", _REMEMBER, *nodes)
+
+    # ------------------------------------------------------------- Backlog
+
+    async def claim(self, worker: str, *, ttl: float, limit: int = 1) -> list[Lease]:
+        self._check_open()
+        flat = await self._run("claim", _ms(ttl), limit, is_repeatable=False)
+        rows = zip(*[iter(part.decode() for part in flat)] * 4, strict=True)
+        return [Lease(node, worker, int(fence), int(head), int(after)) for node, fence, head, after in rows]
+
+    async def renew(self, lease: Lease, *, ttl: float) -> None:
+        self._check_open()
+        if not await self._run("renew", lease.node, lease.fence, _ms(ttl)):
+            raise _lost(lease)
+
+    async def settle(self, lease: Lease, watermark: int) -> bool:
+        self._check_open()
+        outcome, settled, head = await self._run("settle", _REMEMBER, lease.node, lease.fence, watermark, is_repeatable=False)
+        if outcome == b"lost":
+            raise _lost(lease)
+        if outcome == b"wrong":
+            raise ValueError(f"watermark {watermark} is not between the settled {int(settled)} and the head {int(head)}")  # I4
+        return bool(outcome == b"clean")
+
+    async def release(self, lease: Lease, *, delay: float = 0.0) -> None:
+        with contextlib.suppress(Unavailable):  # the lease ends by itself
+            await self._run("release", lease.node, lease.fence, _ms(delay))
+
+    async def reached(self, node: NodeId, sequence: int) -> None:
+        self._check_open()
+        if await self._questions.ask("ZSCORE", f"{self._base}since", node) is None:
+            return
+        self._wanting[node] += 1
+        try:
+            with self._hints.watching(node) as watch:
+                await self._settled(node, sequence, watch)
+        finally:
+            self._wanting[node] -= 1
+            if not self._wanting[node]:
+                del self._wanting[node]
+                self._give_up(node)
+
+    async def wait_dirty(self, *, linger: float = 0.0) -> None:
+        self._check_open()
+        is_wanted = False
+        while not self._is_closed:
+            self._bell.clear()
+            pause, is_wanted = await self._pause()
+            if pause == 0:
+                break
+            await _rung(self._bell, min(pause, _LOOK))
+        if linger > 0 and not is_wanted and not self._is_closed:
+            self._hurry.clear()
+            await _rung(self._hurry, linger)
+
+    async def dirty(self) -> list[tuple[NodeId, int]]:
+        self._check_open()
+        nodes = [node.decode() for node in await self._questions.ask("ZRANGE", f"{self._base}since", 0, -1)]
+        heads = await self._heads(nodes)
+        return [(node, head) for node, head in zip(nodes, heads, strict=True) if head is not None]
+
+    async def lag(self) -> Lag:
+        self._check_open()
+        nodes, records, oldest = await self._questions.ask_all(
+            [
+                ("ZCARD", f"{self._base}since"),
+                ("GET", f"{self._base}owed"),
+                ("ZRANGE", f"{self._base}since", 0, 0, "WITHSCORES"),
+            ]
+        )
+        return Lag(int(nodes), int(records or 0), float(oldest[1]) if oldest else None)
+
+    async def trim(self, policy: Retention, *, now: float, nodes: Sequence[NodeId] | None = None) -> int:
+        self._check_open()
+        if nodes is not None and not nodes:
+            return 0
+        left, more = 0, 1
+        while more:
+            gone, more = await self._run(
+                "trim", policy.node_bytes, policy.total_bytes, repr(now - policy.seconds), _TRIM, *(nodes or ())
+            )
+            left += int(gone)
+        return left
+
+    # --------------------------------------------------------------- inside
+
+    async def _settled(self, node: NodeId, sequence: int, watch: Watch) -> None:
+        """Ask for the node to be persisted, and again now and then, until it is."""
+        while not self._is_closed:
+            await watch.confirmed.wait()
+            if watch.settled >= sequence or await self._run("want", node, sequence):
+                return
+            if watch.settled < sequence and watch.confirmed.is_set():  # else it was told while the question was on its way
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK):
+                        await watch.changed()
+        raise _closed()
+
+    def _give_up(self, node: NodeId) -> None:
+        """Nobody here waits for the node any more. Others who do say so again."""
+        if not self._is_closed:
+            task = asyncio.get_running_loop().create_task(self._unwant(node), name="redis log: wants no more")
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _unwant(self, node: NodeId) -> None:
+        with contextlib.suppress(Unavailable):  # then it is persisted a little earlier than it need be
+            await self._questions.ask("ZREM", f"{self._base}wanted", node)
+
+    async def _run(self, name: str, *arguments: Any, is_repeatable: bool = True) -> Any:
+        return await self._questions.run(self._scripts[name], self._base, *arguments, is_repeatable=is_repeatable)
+
+    async def _heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        if not nodes:
+            return []
+        known = [self._known.get(node) for node in nodes]
+        epoch, *values = await self._questions.ask("MGET", f"{self._base}epoch", *(f"{self._base}h:{node}" for node in nodes))
+        heads = [_head(value) for value in values]
+        for node, head, was in zip(nodes, heads, known, strict=True):
+            await self._check_epoch(epoch, node, head, was)
+        return heads
+
+    async def _records(self, node: NodeId, page: list[tuple[int, dict[bytes, bytes]]], *, headers: bool) -> list[Record]:
+        """The records of a page, with their payloads, wherever these lie."""
+        absent = [] if headers else [sequence for sequence, fields in page if b"p" not in fields]
+        payloads: dict[int, bytes] = {}
+        if absent:
+            entries = await self._pages.ask("XRANGE", f"{self._base}p:{node}", f"{absent[0]}-0", f"{absent[-1]}-0")
+            payloads = {int(id.split(b"-")[0]): fields[1] for id, fields in entries}
+        records = []
+        for sequence, fields in page:
+            payload = b"" if headers else fields.get(b"p", payloads.get(sequence))
+            if payload is None:
+                break  # it left the log between the two questions; the next reading tells
+            records.append(Record(sequence, float(fields[b"t"]), decode_event(fields[b"e"]), payload))
+        if page and not records:
+            raise Truncated(page[-1][0] + 1)
+        return records
+
+    async def _check_epoch(self, epoch: bytes | None, node: NodeId, head: int | None, known: tuple[str, int] | None) -> None:
+        """Take note of the epoch. A log that was emptied, or knows less of a node than it once told, begins another life."""
+        if epoch is None:
+            await self._begin()
+            return
+        now = epoch.decode()
+        if known is not None and known[0] == now and head is not None and head < known[1]:
+            logger.error("Redis lost records of node %s after %d; was there a failover? A new epoch begins.", node, head)
+            await self._begin(lost=now)
+            return
+        self._live_in(now)
+
+    async def _begin(self, lost: str = "") -> None:
+        self._live_in((await self._run("begin", _new_epoch(), lost)).decode())
+
+    def _live_in(self, epoch: str) -> None:
+        if self._epoch and epoch != self._epoch:
+            logger.warning("The log began another life: Redis was emptied, or lost records. What was persisted is safe.")
+        self._epoch = epoch
+
+    def _know(self, node: NodeId, epoch: str, head: int) -> None:
+        was = self._known.get(node)
+        if was is None or head > was[1]:
+            self._known[node] = (epoch, head)
+            self._known.move_to_end(node)
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+
+    def _rung(self, is_wanted: bool) -> None:
+        self._bell.set()
+        if is_wanted:
+            self._hurry.set()
+
+    async def _pause(self) -> tuple[float, bool]:
+        """Seconds until something can be claimed (0: now), and whether somebody waits for any of it."""
+        free, leased, clock, wanted = await self._questions.ask_all(
+            [
+                ("ZCARD", f"{self._base}free"),
+                ("ZRANGE", f"{self._base}leased", 0, 0, "WITHSCORES"),
+                ("TIME",),
+                ("ZCARD", f"{self._base}wanted"),
+            ]
+        )
+        pause = 0.0 if free else float("inf")
+        if leased and not free:
+            now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+            pause = max(0.0, (float(leased[1]) - now) / 1000)
+        return pause, bool(wanted)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
+
+
+def _page(found: list[tuple[int, list[bytes]]], max_bytes: int) -> list[tuple[int, dict[bytes, bytes]]]:
+    """Dense from the first, as many as fit into `max_bytes` of payload, one at least."""
+    page: list[tuple[int, dict[bytes, bytes]]] = []
+    total = 0
+    for sequence, pairs in found:
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        total += int(fields[b"n"])
+        if page and (total > max_bytes or sequence != page[-1][0] + 1):
+            break
+        page.append((sequence, fields))
+    return page
+
+
+def _head(value: bytes | None) -> int | None:
+    """None: dropped."""
+    if value is None:
+        return 0
+    return None if value == b"-" else int(value)
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(min(seconds, 1e9) * 1000))
+
+
+def _new_epoch() -> str:
+    return uuid4().hex
+
+
+async def _rung(bell: asyncio.Event, seconds: float) -> None:
+    """Return when the bell rings, at the latest after `seconds`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+
+
+def _closed() -> Unavailable:
+    return Unavailable("The log is closed: the server is stopping.")
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"Worker {lease.worker} does not hold node {lease.node} any more.")

@@ -1,0 +1,200 @@
+"""Appends of this process to a log in Redis, one batch at a time: what comes while a batch is on its way travels in the next.
+
+What must stay true: a batch is done once, however often it has to be sent (its token tells the server that it knows it), and an
+append whose answer never came is told `Unavailable`, with the doubt in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as TookTooLong
+
+from ..domain.errors import Unavailable
+from ..domain.nodes import NodeId
+from .redis_link import Command, Script, exchanged, unavailable
+
+__all__ = ["SMALL", "Append", "Appended", "Appends"]
+
+logger = logging.getLogger(__name__)
+
+#: Payloads up to this many bytes lie in the record itself; larger ones beside it, so that headers can be read without them.
+SMALL = 4096
+#: A batch is bounded, so that one crowd does not hold up the server for everybody.
+_BATCH_APPENDS = 64
+_BATCH_BYTES = 1 << 20
+#: Bytes that may wait to be sent; beyond, writers are told to come again.
+_PENDING_BYTES = 256 << 20
+_PAUSE = 0.02
+#: Answers that say "not now": the same batch can be sent again.
+_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "READONLY", "CLUSTERDOWN", "BUSY")
+
+
+class Append(msgspec.Struct, frozen=True, eq=False):
+    """What is asked for: drafts as (time, event, payload), and what this process knows of the node's head, and in which epoch."""
+
+    node: NodeId
+    drafts: Sequence[tuple[float, bytes, bytes]]
+    expected: int | None
+    floor: int
+    known: int
+    known_epoch: str
+    size: int
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """`outcome`: ok, conflict, gone or lost; `sequence`: of the last record, or where the log stands."""
+
+    epoch: str
+    outcome: str
+    sequence: int
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    append: Append
+    answer: asyncio.Future[Appended]
+
+
+class Appends:
+    """`synced`: an append is acknowledged when it is on the server's disk (`WAITAOF`).
+
+    `remember`: seconds that heads of clean nodes are kept.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        base: str,
+        *,
+        remember: int,
+        patience: float,
+        synced: bool,
+        new_epoch: Callable[[], str],
+    ) -> None:
+        self._client = client
+        self._base = base
+        self._script = Script("append")
+        self._remember = remember
+        self._patience = patience
+        self._synced = synced
+        self._new_epoch = new_epoch
+        self._writer = uuid4().hex
+        self._batches = 0
+        self._waiting: list[_Waiting] = []
+        self._pending = 0
+        self._running: asyncio.Task[None] | None = None
+        self.errors = 0
+
+    async def append(self, append: Append) -> Appended:
+        """Safe to cancel: appended whole or not at all."""
+        if self._pending > _PENDING_BYTES:
+            raise Unavailable("Redis, which holds the log, does not keep up; try again.", retry_after=1.0)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(append, loop.create_future())
+        self._waiting.append(waiting)
+        self._pending += append.size
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run(), name="redis appends")
+        return await waiting.answer
+
+    async def close(self) -> None:
+        """Send what waits, then let go of the connection."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._take()
+            if not batch:
+                continue
+            try:
+                answers = await self._done(batch)
+            except Unavailable as error:
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(Unavailable(str(error), retry_after=1.0))
+                continue
+            for waiting, answer in zip(batch, answers, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch, without those whose callers went away."""
+        batch: list[_Waiting] = []
+        size = taken = 0
+        for waiting in self._waiting:
+            if len(batch) >= _BATCH_APPENDS or (batch and size + waiting.append.size > _BATCH_BYTES):
+                break
+            taken += 1
+            self._pending -= waiting.append.size
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+                size += waiting.append.size
+        del self._waiting[:taken]
+        return batch
+
+    async def _done(self, batch: Sequence[_Waiting]) -> list[Appended]:
+        """Send until it is answered. `Unavailable` when that takes too long."""
+        self._batches += 1
+        arguments = self._arguments(batch)
+        loop = asyncio.get_running_loop()
+        deadline, pause, in_doubt = loop.time() + self._patience, _PAUSE, False
+        while True:
+            try:
+                return await self._once(arguments)
+            except (Disconnected, TookTooLong, OSError) as error:
+                self.errors += 1
+                in_doubt = True
+                failure = unavailable(error)
+            except RedisError as error:
+                self.errors += 1
+                failure = unavailable(error)
+                if not str(error).startswith(_NOT_NOW):
+                    raise failure from error
+            if loop.time() > deadline:
+                doubt = " It may have been written all the same." if in_doubt else ""
+                raise Unavailable(f"{failure}{doubt}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+    async def _once(self, arguments: Sequence[object]) -> list[Appended]:
+        command: Command = ("EVALSHA", self._script.sha, 1, self._base, *arguments)
+        answer = (await self._exchanged(command))[0]
+        if isinstance(answer, NoScriptError):
+            command = ("EVAL", self._script.text, 1, self._base, *arguments)
+            answer = (await self._exchanged(command))[0]
+        if isinstance(answer, ResponseError):
+            raise answer
+        epoch, *outcomes = [part.decode() for part in answer]
+        return [Appended(epoch, outcomes[n], int(outcomes[n + 1])) for n in range(0, len(outcomes), 2)]
+
+    async def _exchanged(self, command: Command) -> list[Any]:
+        if not self._synced:
+            return await exchanged(self._client, [command])
+        milliseconds = round(self._patience * 1000)
+        answers = await exchanged(self._client, [command, ("WAITAOF", 1, 0, milliseconds)])
+        synced = answers[1]
+        if isinstance(synced, ResponseError):
+            raise synced
+        if not isinstance(answers[0], ResponseError) and synced[0] < 1:
+            raise TookTooLong("the append-only file was not written in time")
+        return answers
+
+    def _arguments(self, batch: Sequence[_Waiting]) -> list[object]:
+        arguments: list[object] = [self._new_epoch(), self._writer, self._batches, self._remember, len(batch)]
+        for waiting in batch:
+            append = waiting.append
+            expected = "" if append.expected is None else append.expected
+            arguments += [append.node, expected, append.floor, append.known, append.known_epoch, len(append.drafts)]
+            for time, event, payload in append.drafts:
+                arguments += [repr(time), event, payload, "1" if len(payload) <= SMALL else "0"]
+        return arguments

@@ -1,0 +1,54 @@
+"""Clients for a Redis given as a URI, or found by Sentinels.
+
+No client retries on its own: what may be sent twice is decided where it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+__all__ = ["Connect", "by_sentinels", "by_uri"]
+
+#: Gives a client that waits so many seconds for an answer (None: any time).
+Connect = Callable[[float | None], Redis]
+
+_CONNECT_SECONDS = 3.0
+
+
+def by_uri(uri: str) -> Connect:
+    """``redis://[user:password@]host:port[/db]``, ``rediss://…`` for TLS (with `ssl_ca_certs=PATH` and others as parameters)."""
+
+    def connect(seconds: float | None) -> Redis:
+        return Redis.from_url(uri, **_options(seconds))
+
+    return connect
+
+
+def by_sentinels(addresses: Sequence[tuple[str, int]], service: str, *, password: str = "", ssl: bool = False) -> Connect:
+    """The master that the Sentinels name, asked again with each new connection."""
+
+    def connect(seconds: float | None) -> Redis:
+        options = _options(seconds) | ({"password": password} if password else {}) | ({"ssl": True} if ssl else {})
+        sentinel = Sentinel(list(addresses), sentinel_kwargs={"socket_timeout": _CONNECT_SECONDS, "protocol": 2})  # type: ignore[no-untyped-call]
+        client: Redis = sentinel.master_for(service, **options)
+        return client
+
+    return connect
+
+
+def _options(seconds: float | None) -> dict[str, Any]:
+    return {
+        "protocol": 2,
+        "decode_responses": False,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+    }

@@ -1,0 +1,169 @@
+"""One connection to Redis that many share: what is asked while an answer is on its way travels together next.
+
+So the number of connections stays constant whatever the number of clients, and a crowd costs few round trips.
+
+What must stay true: an answer belongs to its question, also after a reconnection; nothing is sent twice unless it may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as TookTooLong
+
+from ..domain.errors import Unavailable
+
+__all__ = ["Command", "Link", "Script", "unavailable"]
+
+Command = tuple[Any, ...]
+
+#: Questions that travel together, at most.
+_TOGETHER = 256
+#: First pause before what failed is asked again, in seconds; it doubles.
+_PAUSE = 0.02
+
+
+class Script:
+    """A file of `lua/`, behind the prelude. Known to the server by its digest, so that versions live side by side."""
+
+    def __init__(self, name: str) -> None:
+        folder = files(__package__) / "lua"
+        text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+class _Question(msgspec.Struct, eq=False):
+    commands: Sequence[Command]
+    answer: asyncio.Future[list[Any]]
+    is_repeatable: bool
+    deadline: float
+
+
+class Link:
+    """`patience`: seconds for which a repeatable question is asked again while Redis cannot be reached."""
+
+    def __init__(self, client: Redis, *, patience: float) -> None:
+        self._client = client
+        # What replies look like should not depend on which library reads them.
+        for name in ("XRANGE", "ZRANGE", "HMGET", "INFO"):
+            client.response_callbacks.pop(name, None)
+        self._patience = patience
+        self._waiting: list[_Question] = []
+        self._running: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self.errors = 0
+
+    async def ask(self, *command: Any, is_repeatable: bool = True) -> Any:
+        """One command; raises what Redis answers if that is an error."""
+        return (await self.ask_all([command], is_repeatable=is_repeatable))[0]
+
+    async def ask_all(self, commands: Sequence[Command], *, is_repeatable: bool = True) -> list[Any]:
+        """The answers to `commands`, which reach the server in this order, with others between them perhaps.
+
+        `Unavailable` if Redis cannot be reached or refuses; if not `is_repeatable`, it may have been done all the same.
+        """
+        if self._is_closed:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        question = _Question(commands, loop.create_future(), is_repeatable, loop.time() + self._patience)
+        self._waiting.append(question)
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run(), name="redis link")
+        answers = await question.answer
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise answer if isinstance(answer, NoScriptError) else unavailable(answer)
+        return answers
+
+    async def run(self, script: Script, base: str, *arguments: Any, is_repeatable: bool = True) -> Any:
+        """What the script returns. A server that does not know it is given its text."""
+        try:
+            return await self.ask("EVALSHA", script.sha, 1, base, *arguments, is_repeatable=is_repeatable)
+        except NoScriptError:
+            return await self.ask("EVAL", script.text, 1, base, *arguments, is_repeatable=is_repeatable)
+
+    async def close(self) -> None:
+        """Let go of the connection; what is still asked is told so."""
+        self._is_closed = True
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        for question in self._waiting:
+            _fail(question, _closed())
+        self._waiting.clear()
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        pause = _PAUSE
+        while self._waiting:
+            asked, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+            asked = [question for question in asked if not question.answer.done()]
+            try:
+                await self._exchange(asked)
+                pause = _PAUSE
+            except asyncio.CancelledError:
+                self._waiting = asked + self._waiting
+                raise
+            except (RedisError, OSError) as error:
+                self.errors += 1
+                again = self._sort_out(asked, error)
+                if again:
+                    self._waiting = again + self._waiting
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 0.5)
+
+    async def _exchange(self, asked: Sequence[_Question]) -> None:
+        answers = await exchanged(self._client, [command for question in asked for command in question.commands])
+        at = 0
+        for question in asked:
+            upto = at + len(question.commands)
+            if not question.answer.done():
+                question.answer.set_result(answers[at:upto])
+            at = upto
+
+    def _sort_out(self, asked: Sequence[_Question], error: Exception) -> list[_Question]:
+        """Those that may be asked again; the others are told."""
+        now = asyncio.get_running_loop().time()
+        again = []
+        for question in asked:
+            if question.is_repeatable and now < question.deadline:
+                again.append(question)
+            else:
+                _fail(question, unavailable(error))
+        return again
+
+
+async def exchanged(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    """The answers to all commands, sent in one go; an error among them is a value."""
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        # The stub knows the waiting form only; in a pipeline it just collects.
+        cast(Callable[..., Awaitable[Any]], pipeline.execute_command)(*command)
+    return await pipeline.execute(raise_on_error=False)
+
+
+def unavailable(error: Exception) -> Unavailable:
+    """What is told to a client when Redis cannot be reached, is loading, full, read-only …"""
+    if isinstance(error, TookTooLong):
+        return Unavailable("Redis, which holds the log, does not answer; try again.", retry_after=1.0)
+    if isinstance(error, Disconnected | OSError):
+        return Unavailable(f"Redis, which holds the log, cannot be reached: {error}", retry_after=1.0)
+    return Unavailable(f"Redis, which holds the log, refuses: {error}", retry_after=1.0)
+
+
+def _fail(question: _Question, error: Exception) -> None:
+    if not question.answer.done():
+        question.answer.set_exception(error)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("The log is closed: the server is stopping.")
