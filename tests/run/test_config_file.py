@@ -60,6 +60,8 @@ class TestFinding:
             read_config(path, {})
         with pytest.raises(SettingsError, match="no such file"):
             read_config(path / "below", {})
+        with pytest.raises(SettingsError, match="cannot be read: File name too long"):
+            read_config(tmp_path / ("x" * 300), {})
 
 
 class TestYaml:
@@ -85,6 +87,7 @@ class TestYaml:
             ("x: !!binary aGk=", "x: only texts, numbers"),
             ("x: !!set {a, b}", "x: only texts, numbers"),
             ("x: !!python/object:os.system {}", "this is not YAML"),
+            ("x: {a: 18446744073709551616}", "x.a: this number has too many digits"),
             ("x: &a [*a]", "x: is nested more than"),
             ("a: 1\n---\na: 2", "line 2"),
         ],
@@ -98,7 +101,7 @@ class TestYaml:
 
     @given(
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+            st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | TEXT,
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
             max_leaves=10,
         )

@@ -228,8 +228,8 @@ def _in_words_of_the_file(message: str, file: ConfigFile, told: Mapping[str, _To
         if name in Settings.__struct_fields__ and name not in better:
             usual = next(key.path for key in KEYS.values() if key.setting == name)
             keys[match[0]] = told[name].at if name in told else usual
-    where = ", ".join(f"{shown} is the key {at}" for shown, at in keys.items())
-    return f"{message} In {file.path} {where}." if where else message
+    where = ", ".join(f"{shown} is the key {at} of {file.named(at)}" for shown, at in keys.items())
+    return f"{message} ({where}.)" if where else message
 
 
 def _say(file: ConfigFile, keys: Sequence[_Given], told: Mapping[str, _Told], settings: Settings) -> None:

@@ -7,7 +7,6 @@ mean is told in `config_keys.py` and `config.py`.
 from __future__ import annotations
 
 import datetime
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = ("key", "password", "secret", "token")
 #: Deeper than any configuration; a YAML alias that contains itself has no end.
 _MAX_DEPTH = 50
+#: What a whole number may be, here as in JSON's parsers.
+_NUMBERS = range(-(1 << 63), 1 << 64)
 
 
 class ConfigFile(msgspec.Struct, frozen=True):
@@ -59,19 +60,17 @@ def read_config(path: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     read, is no mapping, is said twice, or names a variable that is not set.
     """
     path = path or Path(environ.get(_VARIABLE) or _DEFAULT)
-    if not path.exists():
-        raise SettingsError(f"{path}: there is no such file; name one, set {_VARIABLE}, or put one at ./{_DEFAULT}.")
     merged = _merged(_files(path), str(path))
     return msgspec.structs.replace(merged, values={k: _filled(v, k, merged, environ) for k, v in merged.values.items()})
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
     try:
+        if not path.is_dir():
+            return [path]
         found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+        raise _unreadable(path, error) from None
     if not found:
         raise SettingsError(f"{path} holds no configuration: no file in it ends in {' or '.join(_SUFFIXES)}.")
     return found
@@ -98,7 +97,7 @@ def _read(file: Path) -> dict[str, Any]:
         _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), set())
         content = yaml.safe_load(text)
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {os.strerror(error.errno or 0)}.") from None
+        raise _unreadable(file, error) from None
     except UnicodeDecodeError:
         raise SettingsError(f"{file} is not written in UTF-8; save it as UTF-8.") from None
     except _Faulty as error:
@@ -112,6 +111,12 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must hold keys and values, such as 'port: 8000' with a space after the colon.")
     return content
+
+
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return SettingsError(f"{path}: there is no such file; name one, set {_VARIABLE}, or put one at ./{_DEFAULT}.")
+    return SettingsError(f"{path} cannot be read: {error.strerror}.")
 
 
 class _Faulty(Exception):
@@ -174,6 +179,8 @@ def _filled(value: Any, key: str, file: ConfigFile, environ: Mapping[str, str], 
         return _REFERENCE.sub(lambda match: _variable(match, key, file, environ), value)
     if isinstance(value, datetime.date):
         raise file.wrong(key, "this is read as a date; put it in quotes to have it as text.")
+    if isinstance(value, int) and value not in _NUMBERS:
+        raise file.wrong(key, "this number has too many digits.")
     if value is not None and not isinstance(value, bool | int | float):
         raise file.wrong(key, "only texts, numbers, true, false, lists and mappings are understood here.")
     return value
