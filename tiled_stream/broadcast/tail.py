@@ -127,8 +127,7 @@ class Tail:
                     continue
                 if records:
                     self._extend(records)
-                else:
-                    await self._log.wait(self.node, self.cursor)
+                await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut
         except Gone:
             self.stop(Over("deleted"))
         except TiledStreamError:

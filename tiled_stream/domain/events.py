@@ -26,6 +26,7 @@ __all__ = [
     "Draft",
     "Event",
     "Record",
+    "RecordLost",
     "RevisionDeleted",
     "RowsAppended",
     "StreamEnded",
@@ -110,6 +111,10 @@ class StreamEnded(msgspec.Struct, frozen=True, tag=True):
     """The producer said that nothing more will come. Later writes are still accepted and numbered."""
 
 
+class RecordLost(msgspec.Struct, frozen=True, tag=True):
+    """Stands where a record cannot be applied: it was lost with the log it lay in, or put aside. Only the persister makes it."""
+
+
 Event = (
     ChildCreated
     | ChildMetadataUpdated
@@ -120,6 +125,7 @@ Event = (
     | RowsAppended
     | TableWritten
     | StreamEnded
+    | RecordLost
 )
 
 DELIVERED = (ChildCreated, ChildMetadataUpdated, ArrayWritten, ArrayReferenced, RowsAppended, TableWritten)

@@ -12,42 +12,34 @@ here counts on a hint having come.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ..domain.errors import Conflict, EpochChanged, Gone, LeaseLost, Truncated, Unavailable
+from ..domain.errors import Conflict, EpochChanged, Gone, Truncated, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
 from .codec import decode_event, encode_event
 from .port import Lag, Lease, Retention
 from .redis_appends import Append, Appends
+from .redis_backlog import REMEMBER, RedisBacklog, closed
 from .redis_check import check, figures
-from .redis_hints import Hints, Watch
+from .redis_hints import Hints
 from .redis_link import Link, Script, unavailable
 
 __all__ = ["RedisLog"]
 
 logger = logging.getLogger(__name__)
 
-#: How long heads of clean and of dropped nodes are remembered, in seconds; afterwards the catalog knows them.
-_REMEMBER = 30 * 24 * 3600
 #: Seconds for which Redis may be away before callers are told.
 _PATIENCE = 5.0
 #: Heads that this process remembers, to notice a log that lost some.
 _KNOWN = 100_000
-#: Records that one script lets go of at most: it holds up the server for everybody.
-_TRIM = 1000
-#: Seconds between looks for something to persist, hints or no hints.
-_LOOK = 1.0
 
 
 class RedisLog:
@@ -71,19 +63,14 @@ class RedisLog:
         self._questions = Link(connect(patience), patience=patience)
         self._pages = Link(connect(None if patience is None else 4 * patience), patience=patience)
         self._appends = Appends(
-            connect(2 * patience), self._base, remember=_REMEMBER, patience=patience, synced=synced, new_epoch=_new_epoch
+            connect(2 * patience), self._base, remember=REMEMBER, patience=patience, synced=synced, new_epoch=_new_epoch
         )
-        self._hints = Hints(connect(None), self._base, heads=self._heads, rung=self._rung)
-        self._scripts = {name: Script(name) for name in ("begin", "drop", "claim", "renew", "settle", "release", "want", "trim")}
+        self._backlog = RedisBacklog(self._questions, self._base, heads=self._heads)
+        self._hints = Hints(connect(None), self._base, heads=self._heads, rung=self._backlog.rung)
+        self._begin_script, self._drop_script = Script("begin"), Script("drop")
         self._epoch = ""
         # The last sequence that this process saw of a node, and in which epoch.
         self._known: OrderedDict[NodeId, tuple[str, int]] = OrderedDict()
-        # How many here wait for a node to be persisted, and tasks that nobody waits for.
-        self._wanting: Counter[NodeId] = Counter()
-        self._background: set[asyncio.Task[None]] = set()
-        # Rung when there may be more to claim, and when it should not wait for company.
-        self._bell = asyncio.Event()
-        self._hurry = asyncio.Event()
         self._is_closed = False
 
     @property
@@ -109,10 +96,7 @@ class RedisLog:
         if self._is_closed:
             return
         self._is_closed = True
-        self._bell.set()
-        self._hurry.set()
-        for task in self._background:
-            task.cancel()
+        self._backlog.close()
         await self._appends.close()
         await self._hints.close()
         await self._questions.close()
@@ -174,7 +158,7 @@ class RedisLog:
             ]
         )
         head = _head(heads[1])
-        await self._check_epoch(heads[0], node, head, known)
+        await self._check_epoch(heads[0], node, heads[1], known)
         if head is None:
             raise Gone(f"The node {node} was deleted.")
         if epoch is not None and epoch != self._epoch:
@@ -213,127 +197,55 @@ class RedisLog:
     async def drop(self, *nodes: NodeId) -> None:
         self._check_open()
         if nodes:
-            await self._run("drop", _REMEMBER, *nodes)
+            await self._questions.run(self._drop_script, self._base, REMEMBER, *nodes)
 
     # ------------------------------------------------------------- Backlog
 
     async def claim(self, worker: str, *, ttl: float, limit: int = 1) -> list[Lease]:
         self._check_open()
-        flat = await self._run("claim", _ms(ttl), limit, is_repeatable=False)
-        rows = zip(*[iter(part.decode() for part in flat)] * 4, strict=True)
-        return [Lease(node, worker, int(fence), int(head), int(after)) for node, fence, head, after in rows]
+        return await self._backlog.claim(worker, ttl=ttl, limit=limit)
 
     async def renew(self, lease: Lease, *, ttl: float) -> None:
         self._check_open()
-        if not await self._run("renew", lease.node, lease.fence, _ms(ttl)):
-            raise _lost(lease)
+        await self._backlog.renew(lease, ttl=ttl)
 
     async def settle(self, lease: Lease, watermark: int) -> bool:
         self._check_open()
-        outcome, settled, head = await self._run("settle", _REMEMBER, lease.node, lease.fence, watermark, is_repeatable=False)
-        if outcome == b"lost":
-            raise _lost(lease)
-        if outcome == b"wrong":
-            raise ValueError(f"watermark {watermark} is not between the settled {int(settled)} and the head {int(head)}")  # I4
-        return bool(outcome == b"clean")
+        return await self._backlog.settle(lease, watermark)
 
     async def release(self, lease: Lease, *, delay: float = 0.0) -> None:
-        with contextlib.suppress(Unavailable):  # the lease ends by itself
-            await self._run("release", lease.node, lease.fence, _ms(delay))
+        await self._backlog.release(lease, delay=delay)
 
     async def reached(self, node: NodeId, sequence: int) -> None:
         self._check_open()
-        if await self._questions.ask("ZSCORE", f"{self._base}since", node) is None:
-            return
-        self._wanting[node] += 1
-        try:
-            with self._hints.watching(node) as watch:
-                await self._settled(node, sequence, watch)
-        finally:
-            self._wanting[node] -= 1
-            if not self._wanting[node]:
-                del self._wanting[node]
-                self._give_up(node)
+        await self._backlog.reached(node, sequence, self._hints)
 
     async def wait_dirty(self, *, linger: float = 0.0) -> None:
         self._check_open()
-        is_wanted = False
-        while not self._is_closed:
-            self._bell.clear()
-            pause, is_wanted = await self._pause()
-            if pause == 0:
-                break
-            await _rung(self._bell, min(pause, _LOOK))
-        if linger > 0 and not is_wanted and not self._is_closed:
-            self._hurry.clear()
-            await _rung(self._hurry, linger)
+        await self._backlog.wait_dirty(linger=linger)
 
     async def dirty(self) -> list[tuple[NodeId, int]]:
         self._check_open()
-        nodes = [node.decode() for node in await self._questions.ask("ZRANGE", f"{self._base}since", 0, -1)]
-        heads = await self._heads(nodes)
-        return [(node, head) for node, head in zip(nodes, heads, strict=True) if head is not None]
+        return await self._backlog.dirty()
 
     async def lag(self) -> Lag:
         self._check_open()
-        nodes, records, oldest = await self._questions.ask_all(
-            [
-                ("ZCARD", f"{self._base}since"),
-                ("GET", f"{self._base}owed"),
-                ("ZRANGE", f"{self._base}since", 0, 0, "WITHSCORES"),
-            ]
-        )
-        return Lag(int(nodes), int(records or 0), float(oldest[1]) if oldest else None)
+        return await self._backlog.lag()
 
     async def trim(self, policy: Retention, *, now: float, nodes: Sequence[NodeId] | None = None) -> int:
         self._check_open()
-        if nodes is not None and not nodes:
-            return 0
-        left, more = 0, 1
-        while more:
-            gone, more = await self._run(
-                "trim", policy.node_bytes, policy.total_bytes, repr(now - policy.seconds), _TRIM, *(nodes or ())
-            )
-            left += int(gone)
-        return left
+        return await self._backlog.trim(policy, now=now, nodes=nodes)
 
     # --------------------------------------------------------------- inside
-
-    async def _settled(self, node: NodeId, sequence: int, watch: Watch) -> None:
-        """Ask for the node to be persisted, and again now and then, until it is."""
-        while not self._is_closed:
-            await watch.confirmed.wait()
-            if watch.settled >= sequence or await self._run("want", node, sequence):
-                return
-            if watch.settled < sequence and watch.confirmed.is_set():  # else it was told while the question was on its way
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK):
-                        await watch.changed()
-        raise _closed()
-
-    def _give_up(self, node: NodeId) -> None:
-        """Nobody here waits for the node any more. Others who do say so again."""
-        if not self._is_closed:
-            task = asyncio.get_running_loop().create_task(self._unwant(node), name="redis log: wants no more")
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
-
-    async def _unwant(self, node: NodeId) -> None:
-        with contextlib.suppress(Unavailable):  # then it is persisted a little earlier than it need be
-            await self._questions.ask("ZREM", f"{self._base}wanted", node)
-
-    async def _run(self, name: str, *arguments: Any, is_repeatable: bool = True) -> Any:
-        return await self._questions.run(self._scripts[name], self._base, *arguments, is_repeatable=is_repeatable)
 
     async def _heads(self, nodes: Sequence[NodeId]) -> list[int | None]:
         if not nodes:
             return []
         known = [self._known.get(node) for node in nodes]
         epoch, *values = await self._questions.ask("MGET", f"{self._base}epoch", *(f"{self._base}h:{node}" for node in nodes))
-        heads = [_head(value) for value in values]
-        for node, head, was in zip(nodes, heads, known, strict=True):
-            await self._check_epoch(epoch, node, head, was)
-        return heads
+        for node, value, was in zip(nodes, values, known, strict=True):
+            await self._check_epoch(epoch, node, value, was)
+        return [_head(value) for value in values]
 
     async def _records(self, node: NodeId, page: list[tuple[int, dict[bytes, bytes]]], *, headers: bool) -> list[Record]:
         """The records of a page, with their payloads, wherever these lie."""
@@ -352,12 +264,16 @@ class RedisLog:
             raise Truncated(page[-1][0] + 1)
         return records
 
-    async def _check_epoch(self, epoch: bytes | None, node: NodeId, head: int | None, known: tuple[str, int] | None) -> None:
-        """Take note of the epoch. A log that was emptied, or knows less of a node than it once told, begins another life."""
+    async def _check_epoch(self, epoch: bytes | None, node: NodeId, value: bytes | None, known: tuple[str, int] | None) -> None:
+        """Take note of the epoch. A log that was emptied, or knows less of a node than it once told, begins another life.
+
+        A head that is not there at all was forgotten after a long time; that is nothing unusual.
+        """
         if epoch is None:
             await self._begin()
             return
         now = epoch.decode()
+        head = _head(value) if value is not None else None
         if known is not None and known[0] == now and head is not None and head < known[1]:
             logger.error("Redis lost records of node %s after %d; was there a failover? A new epoch begins.", node, head)
             await self._begin(lost=now)
@@ -365,7 +281,7 @@ class RedisLog:
         self._live_in(now)
 
     async def _begin(self, lost: str = "") -> None:
-        self._live_in((await self._run("begin", _new_epoch(), lost)).decode())
+        self._live_in((await self._questions.run(self._begin_script, self._base, _new_epoch(), lost)).decode())
 
     def _live_in(self, epoch: str) -> None:
         if self._epoch and epoch != self._epoch:
@@ -380,30 +296,9 @@ class RedisLog:
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
 
-    def _rung(self, is_wanted: bool) -> None:
-        self._bell.set()
-        if is_wanted:
-            self._hurry.set()
-
-    async def _pause(self) -> tuple[float, bool]:
-        """Seconds until something can be claimed (0: now), and whether somebody waits for any of it."""
-        free, leased, clock, wanted = await self._questions.ask_all(
-            [
-                ("ZCARD", f"{self._base}free"),
-                ("ZRANGE", f"{self._base}leased", 0, 0, "WITHSCORES"),
-                ("TIME",),
-                ("ZCARD", f"{self._base}wanted"),
-            ]
-        )
-        pause = 0.0 if free else float("inf")
-        if leased and not free:
-            now = int(clock[0]) * 1000 + int(clock[1]) // 1000
-            pause = max(0.0, (float(leased[1]) - now) / 1000)
-        return pause, bool(wanted)
-
     def _check_open(self) -> None:
         if self._is_closed:
-            raise _closed()
+            raise closed()
 
 
 def _page(found: list[tuple[int, list[bytes]]], max_bytes: int) -> list[tuple[int, dict[bytes, bytes]]]:
@@ -426,24 +321,5 @@ def _head(value: bytes | None) -> int | None:
     return None if value == b"-" else int(value)
 
 
-def _ms(seconds: float) -> int:
-    return max(0, round(min(seconds, 1e9) * 1000))
-
-
 def _new_epoch() -> str:
     return uuid4().hex
-
-
-async def _rung(bell: asyncio.Event, seconds: float) -> None:
-    """Return when the bell rings, at the latest after `seconds`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await bell.wait()
-
-
-def _closed() -> Unavailable:
-    return Unavailable("The log is closed: the server is stopping.")
-
-
-def _lost(lease: Lease) -> LeaseLost:
-    return LeaseLost(f"Worker {lease.worker} does not hold node {lease.node} any more.")

@@ -10,6 +10,7 @@ Tails are a cache and can be dropped at any moment: a new one begins at the cata
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -25,6 +26,8 @@ from ..log.port import LogEngine
 __all__ = ["Located", "Repository"]
 
 _PAGE = 1000
+#: Heads as of one moment, None for a node that was dropped.
+Heads = Mapping[NodeId, int | None]
 _T = TypeVar("_T")
 
 
@@ -65,21 +68,25 @@ class Repository:
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
         """The node at `path` (empty: the root). `NotFound` with the segments."""
-        found = Child(await self._root(), 0)
+        heads = await self._heads_along(path)
+        found = Child(await self._root(heads), 0)
         for depth, key in enumerate(path):
             if found.node.family == "table" and depth == len(path) - 1:
-                return await self._column(found, path)
+                return await self._column(found, path, heads)
             if found.node.family != "container":
                 raise _not_found(path)
-            child, _ = await self.child(found.node.id, key)
+            child, _ = await self.child(found.node.id, key, heads)
             if child is None:
                 raise _not_found(path)
             found = child
-        return await self._present(found, path)
+        return await self._present(found, path, heads)
 
-    async def child(self, parent: NodeId, key: str) -> tuple[Child | None, int]:
-        """The child under `key`, or None, and the sequence of the parent's log as of which that is so."""
-        tail = await self._container(parent)
+    async def child(self, parent: NodeId, key: str, heads: Heads | None = None) -> tuple[Child | None, int]:
+        """The child under `key`, or None, and the sequence of the parent's log as of which that is so.
+
+        `heads`: what the caller has just learnt of heads; a tail that has reached its own need not be read on.
+        """
+        tail = await self._container(parent, heads)
         if key in tail.children:
             known = tail.children[key]
             if not isinstance(known, Edit):
@@ -119,12 +126,24 @@ class Repository:
             return tail.moved_since(0)
         return stored.children + tail.moved_since(stored.watermark)
 
-    async def _root(self) -> Node:
+    async def _heads_along(self, path: tuple[str, ...]) -> Heads:
+        """The heads of the nodes on the way, as far as it is known, in one question."""
+        node, ids = ROOT, [ROOT]
+        for key in path:
+            tail = self._containers.get(node)
+            known = tail.children.get(key) if tail is not None else None
+            if not isinstance(known, Child):
+                break
+            node = known.node.id
+            ids.append(node)
+        return dict(zip(ids, await self._log.heads(ids), strict=True))
+
+    async def _root(self, heads: Heads) -> Node:
         tail = self._containers.get(ROOT)
         known = tail.children.get("") if tail is not None else None
         if isinstance(known, Child):
             return known.node
-        child, _ = await self.child(ROOT, "")
+        child, _ = await self.child(ROOT, "", heads)
         if child is None:
             raise NotFound("The catalog has no root; initialise it.")
         return child.node
@@ -137,17 +156,17 @@ class Repository:
         except NotFound:
             return None
 
-    async def _column(self, table: Child, path: tuple[str, ...]) -> Located:
-        at = await self._present(table, path[:-1])
+    async def _column(self, table: Child, path: tuple[str, ...], heads: Heads) -> Located:
+        at = await self._present(table, path[:-1], heads)
         structure = at.node.structure
         if not isinstance(structure, TableStructure) or path[-1] not in structure.columns:
             raise _not_found(path)
         return Located(at.node, path, at.head, path[-1])
 
-    async def _present(self, child: Child, path: tuple[str, ...]) -> Located:
+    async def _present(self, child: Child, path: tuple[str, ...], heads: Heads | None = None) -> Located:
         node = child.node
         if node.family == "container":
-            tail = await self._container(node.id)
+            tail = await self._container(node.id, heads)
             if node.id == ROOT:
                 root = tail.children.get("")
                 node = root.node if isinstance(root, Child) else node
@@ -158,7 +177,7 @@ class Repository:
             self._remember(self._data, node.id, data)
         else:
             self._data.move_to_end(node.id)
-        while not await self._catch_up(node.id, data):
+        while not await self._catch_up(node.id, data, heads):
             stored = await self._catalog.node(node.id)
             data = DataTail(stored.node.data_sources, stored.watermark, self._log.epoch)
             self._remember(self._data, node.id, data)
@@ -166,13 +185,13 @@ class Repository:
             node = msgspec.structs.replace(node, data_sources=data.data_sources)
         return Located(node, path, data.cursor)
 
-    async def _container(self, id: NodeId) -> ContainerTail:
+    async def _container(self, id: NodeId, heads: Heads | None = None) -> ContainerTail:
         tail = self._containers.get(id)
         if tail is not None:
             self._containers.move_to_end(id)
             if len(tail.children) > self._max_children:
                 tail = await self._shortened(id, tail)
-        while tail is None or not await self._catch_up(id, tail):
+        while tail is None or not await self._catch_up(id, tail, heads):
             tail = ContainerTail(await self._watermark(id), self._log.epoch)
             self._remember(self._containers, id, tail)
         return tail
@@ -190,12 +209,15 @@ class Repository:
         except NotFound:
             return 0  # created, but not persisted yet: its log is whole
 
-    async def _catch_up(self, id: NodeId, tail: _Tail) -> bool:
+    async def _catch_up(self, id: NodeId, tail: _Tail, heads: Heads | None = None) -> bool:
         """Fold all that follows the tail's cursor. False if the log no longer reaches back to it."""
+        head = heads.get(id) if heads is not None else None
+        if head is not None and head <= tail.cursor and tail.epoch == self._log.epoch:
+            return True
         while True:
             cursor = tail.cursor
             try:
-                records = await self._log.read(id, cursor, limit=_PAGE, epoch=tail.epoch)
+                records = await self._log.read(id, cursor, limit=_PAGE, epoch=tail.epoch, headers=True)
             except (Truncated, EpochChanged):
                 return False
             if records and tail.cursor == cursor:  # else another task folded them while this one waited

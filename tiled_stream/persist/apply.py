@@ -6,6 +6,7 @@ that a node exists before its data arrive. Everything here can be done twice (I5
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -14,7 +15,7 @@ import msgspec
 
 from ..catalog.port import Catalog, CatalogBatch
 from ..domain.errors import Gone, NotFound, Truncated, Unavailable
-from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, Record, StreamEnded
+from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, Record, RecordLost
 from ..domain.fold import DataTail
 from ..domain.nodes import Node, NodeId
 from ..domain.search import Page, Search
@@ -22,8 +23,11 @@ from ..domain.structures import ArrayStructure, TableStructure
 from ..log.port import Lease, Log
 from ..storage.port import ArrayBatch, ArrayStore, TableBatch, TableStore
 from .quarantine import Quarantine
+from .together import together
 
 __all__ = ["Apply", "Done"]
+
+logger = logging.getLogger(__name__)
 
 _BatchT = TypeVar("_BatchT", ArrayBatch, TableBatch, CatalogBatch)
 _ResultT = TypeVar("_ResultT")
@@ -74,48 +78,23 @@ class Apply:
         self._quarantine = quarantine
         self._known: OrderedDict[NodeId, _Known] = OrderedDict()
         self._max_known = max_known
+        #: Records found missing since the start.
+        self.lost = 0
 
     async def containers(self, leases: Sequence[Lease]) -> tuple[list[Done], list[Lease]]:
         """Do the containers among `leases`; returns what was done and the leases of the others."""
-        work: list[_Work] = []
-        others: list[Lease] = []
-        done: list[Done] = []
-        for lease in leases:
-            try:
-                known = await self._look(lease.node)
-            except Gone:
-                await self._log.drop(lease.node)
-                continue
-            if known is None or known.node.family == "container":
-                # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
-                records = await self._records(lease, known.watermark if known else 0)
-                if known is None and not _is_container_log(records):
-                    others.append(lease)
-                    continue
-                known = known or _Known(Node(lease.node, "", None, "container"), 0)
-                work.append(_Work(lease, known, records))
-            else:
-                others.append(lease)
+        begun = await together(self._begin_container(lease) for lease in leases)
+        work = [item for item in begun if isinstance(item, _Work)]
+        others = [item for item in begun if isinstance(item, Lease)]
         for item in work:
             await self._delete_storage(item.records)
-        if work:
-            done += await self._to_catalog(work)
-        return done, others
+        return (await self._to_catalog(work) if work else []), others
 
     async def data(self, leases: Sequence[Lease]) -> list[Done]:
         """Do the data nodes."""
-        work: list[_Work] = []
-        done: list[Done] = []
-        for lease in leases:
-            try:
-                known = await self._look(lease.node)
-            except Gone:
-                await self._log.drop(lease.node)
-                continue
-            if known is None:
-                done.append(Done(lease, None))
-                continue
-            work.append(_Work(lease, known, await self._records(lease, known.watermark)))
+        begun = await together(self._begin_data(lease) for lease in leases)
+        work = [item for item in begun if isinstance(item, _Work)]
+        done = [item for item in begun if isinstance(item, Done)]
         await self._to_arrays([w for w in work if isinstance(w.known.node.structure, ArrayStructure)])
         await self._to_tables([w for w in work if isinstance(w.known.node.structure, TableStructure)])
         if work:
@@ -126,6 +105,32 @@ class Apply:
         """After a failure nothing is known any more about how far these nodes are."""
         for node in nodes:
             self._known.pop(node, None)
+
+    async def _begin_container(self, lease: Lease) -> _Work | Lease | None:
+        """What is to be done for a container; the lease of anything else; None for a node that is gone."""
+        try:
+            known = await self._look(lease.node)
+        except Gone:
+            await self._log.drop(lease.node)
+            return None
+        if known is not None and known.node.family != "container":
+            return lease
+        # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
+        records = await self._records(lease, known.watermark if known else 0)
+        if known is None and not _is_container_log(records):
+            return lease
+        return _Work(lease, known or _Known(Node(lease.node, "", None, "container"), 0), records)
+
+    async def _begin_data(self, lease: Lease) -> _Work | Done | None:
+        """What is to be done for a data node; `Done` if it cannot be done yet; None for a node that is gone."""
+        try:
+            known = await self._look(lease.node)
+        except Gone:
+            await self._log.drop(lease.node)
+            return None
+        if known is None:
+            return Done(lease, None)
+        return _Work(lease, known, await self._records(lease, known.watermark))
 
     async def _look(self, id: NodeId) -> _Known | None:
         known = self._known.get(id)
@@ -147,9 +152,17 @@ class Apply:
         try:
             return tuple(await self._log.read(lease.node, after, limit=_RECORDS, max_bytes=_BYTES))
         except Truncated as error:
-            raise Unavailable(
-                f"Node {lease.node}: records {after + 1} to {error.first - 1} left the log before they were persisted."
-            ) from error
+            # The log says that they are persisted or lost; the catalog, that they are not persisted. What follows must not wait.
+            lost = range(after + 1, min(error.first, after + 1 + _RECORDS))
+            self.lost += len(lost)
+            logger.error(
+                "Node %s: records %d to %d are lost: they left the log before they were persisted. Was Redis emptied, or the "
+                "catalog put back to an earlier state?",
+                lease.node,
+                lost[0],
+                lost[-1],
+            )
+            return tuple(Record(sequence, 0.0, RecordLost()) for sequence in lost)
 
     async def _to_arrays(self, work: list[_Work]) -> None:
         batches = []
@@ -219,7 +232,7 @@ class Apply:
                 raise
             except Exception as error:  # noqa: BLE001 - see above
                 await self._quarantine.keep(batch.node, record, error)
-                good.append(Record(record.sequence, record.time, StreamEnded()))  # in its place, what no store looks at
+                good.append(Record(record.sequence, record.time, RecordLost()))  # in its place, what no store looks at
         return await apply([_with(batch, tuple(good))])
 
     async def _delete_storage(self, records: tuple[Record, ...]) -> None:

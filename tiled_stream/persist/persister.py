@@ -9,6 +9,7 @@ What must stay true: it settles only what storage and catalog hold (I4), and wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ import msgspec
 from ..domain.errors import Gone, LeaseLost, Unavailable
 from ..log.port import Lease, LogEngine, Retention
 from .apply import Apply, Done
+from .together import together
 
 __all__ = ["Persister", "PersisterStats"]
 
@@ -112,8 +114,7 @@ class Persister:
         finally:
             # Whatever is left in hand was not done: a failure, or a node that vanished.
             self._apply.forget(list(held))
-            for lease in held.values():
-                await self._log.release(lease, delay=self._retry)
+            await together(self._log.release(lease, delay=self._retry) for lease in held.values())
         self.stats.rounds += 1
         return len(leases)
 
@@ -135,30 +136,37 @@ class Persister:
         return applied
 
     async def _settle(self, done: Sequence[Done], held: dict[str, Lease]) -> None:
-        touched = []
         for item in done:
             del held[item.lease.node]
-            if item.watermark is None:
-                await self._log.release(item.lease, delay=self._retry if item.records else 0.02)
-                continue
-            try:
-                # After a power cut the catalog may know more than the log does; the log settles what it has.
-                head = (await self._log.head(item.lease.node)).sequence
-                await self._log.settle(item.lease, min(item.watermark, head))
-            except (LeaseLost, Gone):
-                logger.info("Node %s was taken over or deleted meanwhile", item.lease.node)
-                continue
-            touched.append(item.lease.node)
-            self.stats.records += item.records
+        settled = await together(self._settle_one(item) for item in done)
+        touched = [item.lease.node for item, is_settled in zip(done, settled, strict=True) if is_settled]
         if touched:
             await self._log.trim(self._retention, now=self._now(), nodes=touched)
 
+    async def _settle_one(self, item: Done) -> bool:
+        if (
+            item.watermark is None or item.watermark < item.lease.after
+        ):  # not to be done yet, or not done up to where the log begins
+            await self._log.release(item.lease, delay=0.02 if item.watermark is None else 0.0)
+            return False
+        try:
+            # After a power cut the catalog may know more than the log does; the log settles what it has.
+            head = item.lease.head
+            if item.watermark > head:
+                head = (await self._log.head(item.lease.node)).sequence
+            await self._log.settle(item.lease, min(item.watermark, head))
+        except (LeaseLost, Gone):
+            logger.info("Node %s was taken over or deleted meanwhile", item.lease.node)
+            return False
+        self.stats.records += item.records
+        return True
+
     async def _renew(self, leases: Sequence[Lease]) -> None:
-        for lease in leases:
-            try:
-                await self._log.renew(lease, ttl=self._ttl)
-            except (LeaseLost, Gone):
-                continue  # `settle` will tell
+        await together(self._renew_one(lease) for lease in leases)
+
+    async def _renew_one(self, lease: Lease) -> None:
+        with contextlib.suppress(LeaseLost, Gone):  # `settle` will tell
+            await self._log.renew(lease, ttl=self._ttl)
 
     async def _trim_all(self) -> None:
         if self._now() - self._swept >= self._sweep:

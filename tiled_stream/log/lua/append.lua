@@ -26,7 +26,7 @@ local function append(node, expected, floor, known, known_epoch, drafts)
   end
   local low = math.max(head, floor)
   if known > low then
-    if known_epoch == epoch then -- this life has lost what it had given out: it ends here
+    if known_epoch == epoch and found then -- this life has lost what it had given out: it ends here
       epoch = candidate
       call('SET', base .. 'epoch', epoch)
       return 'lost', low
