@@ -350,7 +350,34 @@ class TestStreaming:
         assert "hunter2" not in said
 
 
+#: What a server for Bluesky runs is configured with in the field.
+BLUESKY = """
+catalog:
+  uri: sqlite:////srv/catalog.db
+  writable_storage: ["/srv/data", "duckdb:////srv/tab.duckdb"]
+  readable_storage: ["/beamline/data"]
+  init_if_not_exists: true
+  specs: [{name: CatalogOfBlueskyRuns, version: "3.0"}]
+streaming_cache: {uri: memory}
+media_types:
+  BlueskyRun:
+    application/json-seq: bluesky_tiled_plugins.exporters:json_seq_exporter
+file_extensions: {jsonl: application/json-seq}
+routers: [bluesky_tiled_plugins.routers.validator:router]
+"""
+
+
 class TestBuiltIn:
+    def test_a_file_from_the_field_is_taken_as_it_is(self, config: Config) -> None:
+        assert config.write(BLUESKY).settings() == Settings(
+            catalog="sqlite:////srv/catalog.db",
+            write=("/srv/data", "duckdb:////srv/tab.duckdb"),
+            read=("/beamline/data",),
+            init=True,
+            root_specs=({"name": "CatalogOfBlueskyRuns", "version": "3.0"},),
+            cache="memory",
+        )
+
     def test_what_the_plugins_ask_for(self, config: Config) -> None:
         values = {key: TAKEN[key] for key in ("media_types", "file_extensions", "routers")}
         names = ("CatalogOfBlueskyRuns", "BlueskyRun")
