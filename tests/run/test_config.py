@@ -320,6 +320,13 @@ class TestStreaming:
         assert "streaming_cache.uri keeps the log in memory" in caplog.text
         assert "take the key out" in caplog.text
 
+    def test_in_memory_is_no_surprise_where_everything_is_forgotten(
+        self, config: Config, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = config.write({"tiled_stream": {"temp": True, "cache": "memory"}}).settings()
+        assert settings == Settings(temp=True, cache="memory")
+        assert caplog.messages == []
+
     def test_behind_sentinels(self, config: Config) -> None:
         section = {"sentinels": ["a:26379", ["b", 26380]], "service_name": "main", "password": "p", "ssl": True}
         settings = config.one("streaming_cache", section).settings()
@@ -516,9 +523,12 @@ class TestSecrets:
         assert "database.uri" in caplog.text
         assert "hunter2" not in caplog.text
 
-    def test_a_wrong_key_ends_the_command_as_the_reference_server_does(self, config: Config) -> None:
-        with pytest.raises(SettingsError) as caught:
-            config.one("authentication.single_user_api_key", "a-b").settings()
+    @pytest.mark.parametrize("key", ["a-b", "é", ""])
+    def test_a_wrong_key_ends_the_command_as_the_reference_server_does(self, config: Config, key: str) -> None:
+        with pytest.raises(
+            SettingsError, match=r"authentication\.single_user_api_key: the key must consist of letters"
+        ) as caught:
+            config.one("authentication.single_user_api_key", key).settings()
         assert caught.value.code == 3
 
 

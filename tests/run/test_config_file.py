@@ -131,6 +131,9 @@ class TestMerging:
         for name in "cab":
             written(tmp_path, f"{key}: [{name}]", f"{name}.yml")
         assert read_config(tmp_path, {}).values == {key: ["a", "b", "c"]}
+        last = written(tmp_path, f"{key}: ['$NOTHING']", "d.yml")
+        with pytest.raises(SettingsError, match=rf"{tmp_path}/a\.yml, .*, {last}: {key}\[3\]: "):
+            read_config(tmp_path, {})
         written(tmp_path, f"{key}: d", "d.yml")
         with pytest.raises(SettingsError, match="already"):
             read_config(tmp_path, {})
@@ -176,6 +179,10 @@ class TestVariables:
     def test_one_that_is_missing_is_named_with_the_key(self, tmp_path: Path, text: str) -> None:
         said = refused(tmp_path, f"catalog: {{x: 1, write: [a, '{text}']}}")
         assert "catalog.write[1]: the environment variable MISSING is not set" in said
+
+    @pytest.mark.parametrize("text", ["$MISSING", "${MISSING}", "x${MISSING}"])
+    def test_one_that_is_meant_is_named_at_a_secret_too(self, tmp_path: Path, text: str) -> None:
+        assert "password: the environment variable MISSING is not set" in refused(tmp_path, f"password: '{text}'")
 
     @pytest.mark.parametrize("text", ["${}", "${A", "${A-default}", "${A B}"])
     def test_what_is_no_variable(self, tmp_path: Path, text: str) -> None:
