@@ -75,6 +75,13 @@ class MemoryLog:
         self._bell.set()
         self._hurry.set()
 
+    async def bind(self, catalog: str) -> None:
+        """Begun with this process, it belongs to whatever it is used with."""
+
+    async def figures(self) -> dict[str, float]:
+        """Bytes of retained records."""
+        return {"tiled_stream_log_bytes": float(self._bytes)}
+
     # ---------------------------------------------------------------- Log
 
     async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:

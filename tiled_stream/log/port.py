@@ -174,6 +174,14 @@ class LogEngine(Log, Backlog, Protocol):
         """Make ready; must be awaited once, in the event loop that will use the engine."""
         ...
 
+    async def bind(self, catalog: str) -> None:
+        """The log is that of this catalog, by its identity. `Unavailable` with the cure if it is another one's."""
+        ...
+
+    async def figures(self) -> dict[str, float]:
+        """Figures of this engine for metrics, by the names of metrics."""
+        ...
+
     async def close(self) -> None:
         """Flush what was acknowledged, wake all waiters, leave no thread, task, file or lock (I9). Idempotent."""
         ...

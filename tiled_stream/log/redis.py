@@ -12,6 +12,7 @@ here counts on a hint having come.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ class RedisLog:
     """`connect` gives a new client for the time in seconds that an answer may take (None: any); `prefix` tells deployments apart.
 
     `synced`: an append is acknowledged when it is on the server's disk. `strict`: refuse a Redis that may forget.
+    `is_temporary`: all keys under the prefix go when the log is closed.
     """
 
     def __init__(
@@ -55,9 +57,12 @@ class RedisLog:
         prefix: str = "tiled-stream",
         synced: bool = False,
         strict: bool = False,
+        is_temporary: bool = False,
         patience: float = _PATIENCE,
     ) -> None:
+        self._prefix = prefix
         self._base = f"{{{prefix}}}:"
+        self._is_temporary = is_temporary
         self._synced = synced
         self._strict = strict
         self._questions = Link(connect(patience), patience=patience)
@@ -99,8 +104,21 @@ class RedisLog:
         self._backlog.close()
         await self._appends.close()
         await self._hints.close()
+        if self._is_temporary:
+            await self._delete_all()
         await self._questions.close()
         await self._pages.close()
+
+    async def bind(self, catalog: str) -> None:
+        """See `LogEngine`: two catalogs cannot share a prefix, or a new one take over the log of one that was thrown away."""
+        self._check_open()
+        await self._questions.ask("SET", f"{self._base}catalog", catalog, "NX")
+        bound = (await self._questions.ask("GET", f"{self._base}catalog")).decode()
+        if bound != catalog:
+            raise Unavailable(
+                f"The log in Redis under the prefix {self._prefix!r} belongs to another catalog. Choose another cache_prefix; "
+                "or, if that catalog is gone for good, delete the keys under the prefix."
+            )
 
     async def figures(self) -> dict[str, float]:
         """For metrics: bytes of retained records, memory of the server, errors of this process."""
@@ -282,6 +300,17 @@ class RedisLog:
 
     async def _begin(self, lost: str = "") -> None:
         self._live_in((await self._questions.run(self._begin_script, self._base, _new_epoch(), lost)).decode())
+
+    async def _delete_all(self) -> None:
+        """Leave nothing of this log in Redis."""
+        cursor = b"0"
+        with contextlib.suppress(Unavailable):  # then it stays, and does no harm
+            while True:
+                cursor, keys = await self._questions.ask("SCAN", cursor, "MATCH", f"{self._base}*", "COUNT", 1000)
+                if keys:
+                    await self._questions.ask("UNLINK", *keys)
+                if cursor == b"0":
+                    return
 
     def _live_in(self, epoch: str) -> None:
         if self._epoch and epoch != self._epoch:

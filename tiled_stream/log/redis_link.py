@@ -54,7 +54,7 @@ class Link:
     def __init__(self, client: Redis, *, patience: float) -> None:
         self._client = client
         # What replies look like should not depend on which library reads them.
-        for name in ("XRANGE", "ZRANGE", "HMGET", "INFO"):
+        for name in ("XRANGE", "ZRANGE", "HMGET", "INFO", "SCAN", "SET", "TIME"):
             client.response_callbacks.pop(name, None)
         self._patience = patience
         self._waiting: list[_Question] = []

@@ -177,9 +177,12 @@ class Repository:
             self._remember(self._data, node.id, data)
         else:
             self._data.move_to_end(node.id)
-        while not await self._catch_up(node.id, data, heads):
+        tried = -1
+        while (missing := await self._catch_up(node.id, data, heads)) is not None:
             stored = await self._catalog.node(node.id)
-            data = DataTail(stored.node.data_sources, stored.watermark, self._log.epoch)
+            begin = _begin(stored.watermark, missing, tried)
+            tried = stored.watermark
+            data = DataTail(stored.node.data_sources, begin, self._log.epoch)
             self._remember(self._data, node.id, data)
         if data.data_sources is not node.data_sources:
             node = msgspec.structs.replace(node, data_sources=data.data_sources)
@@ -191,8 +194,11 @@ class Repository:
             self._containers.move_to_end(id)
             if len(tail.children) > self._max_children:
                 tail = await self._shortened(id, tail)
-        while tail is None or not await self._catch_up(id, tail, heads):
-            tail = ContainerTail(await self._watermark(id), self._log.epoch)
+        missing, tried = 0, -1
+        while tail is None or (missing := await self._catch_up(id, tail, heads)) is not None:
+            watermark = await self._watermark(id)
+            tail = ContainerTail(_begin(watermark, missing, tried), self._log.epoch)
+            tried = watermark
             self._remember(self._containers, id, tail)
         return tail
 
@@ -209,21 +215,23 @@ class Repository:
         except NotFound:
             return 0  # created, but not persisted yet: its log is whole
 
-    async def _catch_up(self, id: NodeId, tail: _Tail, heads: Heads | None = None) -> bool:
-        """Fold all that follows the tail's cursor. False if the log no longer reaches back to it."""
+    async def _catch_up(self, id: NodeId, tail: _Tail, heads: Heads | None = None) -> int | None:
+        """Fold all that follows the tail's cursor. If the log does not reach back to it: up to where its records are missing."""
         head = heads.get(id) if heads is not None else None
         if head is not None and head <= tail.cursor and tail.epoch == self._log.epoch:
-            return True
+            return None
         while True:
             cursor = tail.cursor
             try:
                 records = await self._log.read(id, cursor, limit=_PAGE, epoch=tail.epoch, headers=True)
-            except (Truncated, EpochChanged):
-                return False
+            except Truncated as error:
+                return error.first - 1
+            except EpochChanged:
+                return 0
             if records and tail.cursor == cursor:  # else another task folded them while this one waited
                 tail.fold(records)
             if not records:  # a read may be cut by bytes: only an empty one proves that this is the head
-                return True
+                return None
 
     async def _head(self, id: NodeId) -> int:
         try:
@@ -235,6 +243,11 @@ class Repository:
         tails[id] = tail
         while len(tails) > self._max_tails:
             tails.popitem(last=False)
+
+
+def _begin(watermark: int, missing: int, tried: int) -> int:
+    """Where a new tail begins: at the watermark. What is missing above it at the second look too is lost with an earlier log."""
+    return max(watermark, missing) if watermark == tried else watermark
 
 
 def _not_found(path: tuple[str, ...]) -> NotFound:

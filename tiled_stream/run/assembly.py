@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from ..broadcast.hub import Hub
 from ..domain.errors import Unavailable
-from ..domain.nodes import Spec
+from ..domain.nodes import ROOT, Spec
 from ..http.app import create_app
 from ..http.services import EdgeSettings, Services
 from ..http.shell import Shell
@@ -56,9 +56,10 @@ class Assembly:
         self.places = places
         self.hub = Hub(log, now=time.time)
         self.quarantine = Quarantine(places.quarantine)
+        self._apply = Apply(log, catalog, arrays=arrays, tables=tables, quarantine=self.quarantine)
         self.persister = Persister(
             log,
-            Apply(log, catalog, arrays=arrays, tables=tables, quarantine=self.quarantine),
+            self._apply,
             worker=uuid4().hex,
             retention=Retention(
                 node_bytes=settings.cache_node_bytes,
@@ -81,9 +82,10 @@ class Assembly:
         self.app: Shell = create_app(self.services, _edge_settings(settings))
 
     async def start(self) -> None:
-        """Begin to persist."""
-        self._persisting = asyncio.create_task(self.persister.run(), name="persister")
-        self._persisting.add_done_callback(_heard)
+        """Begin to persist, unless other processes do."""
+        if self._settings.persist:
+            self._persisting = asyncio.create_task(self.persister.run(), name="persister")
+            self._persisting.add_done_callback(_heard)
         # Loaded before the server says that it is ready, or the first write of a table would wait for it.
         await asyncio.to_thread(_warm)
 
@@ -96,10 +98,13 @@ class Assembly:
                     await asyncio.sleep(0.01)
 
     async def finish(self) -> None:
-        """End the persister after its round, then persist what is owed."""
+        """End the persister after its round, then persist what is owed; a shared log is left to others, or to the next life."""
         self.persister.stop()
-        if self._persisting is not None:
-            await asyncio.wait({self._persisting})
+        if self._persisting is None:
+            return
+        await asyncio.wait({self._persisting})
+        if self._settings.is_shared_log:
+            return
         if not await self.persister.finish(seconds=self._settings.drain_timeout_seconds):
             logger.warning("Stopped before everything was persisted; the rest stays in the log.")
 
@@ -107,9 +112,11 @@ class Assembly:
         """`Unavailable` with the reason while this server should get no traffic."""
         if self.hub.is_draining:
             raise Unavailable("This server is stopping.")
-        if self._persisting is None or self._persisting.done():
+        if self._settings.persist and (self._persisting is None or self._persisting.done()):
             raise Unavailable("The persister does not run.")
         oldest = (await self._log.lag()).oldest
+        if self._settings.is_shared_log:
+            return  # a storage that is behind concerns all servers alike, and the log goes on taking writes
         if oldest is not None and time.time() - oldest > self._settings.ready_backlog_seconds:
             raise Unavailable("Storage is behind: writes go into the log but are not persisted.")
 
@@ -128,7 +135,8 @@ class Assembly:
             "tiled_stream_persist_seconds_total": done.seconds,
             "tiled_stream_persist_failures_total": done.failures,
             "tiled_stream_quarantined_records_total": self.quarantine.count,
-        }
+            "tiled_stream_lost_records_total": self._apply.lost,
+        } | await self._log.figures()
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +155,8 @@ async def assembled(
             if engine is not None:
                 stack.push_async_callback(engine.close)
                 await engine.open()
+        root = (await engines.catalog.node(ROOT)).node
+        await engines.log.bind(f"{root.time_created!r}")
         assembly = Assembly(settings, places, engines)
         stack.push_async_callback(assembly.finish)  # also if starting is cut short: the persister runs by then
         await assembly.start()

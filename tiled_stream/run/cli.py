@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +25,9 @@ app = typer.Typer(name="tiled-stream", no_args_is_help=True, add_completion=Fals
 serve_app = typer.Typer(no_args_is_help=True, help="Run a server.")
 catalog_app = typer.Typer(no_args_is_help=True, help="Make and look after catalogs.")
 app.add_typer(serve_app, name="serve")
+admin_app = typer.Typer(no_args_is_help=True, help="Look after a server.")
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(admin_app, name="admin")
 
 
 def _version(wanted: bool) -> None:
@@ -40,11 +45,15 @@ def _root(
 
 @serve_app.command("catalog")
 def serve_catalog(
-    database: Annotated[str | None, typer.Argument(help="Catalog: a file path or sqlite:///PATH.")] = None,
+    database: Annotated[
+        str | None, typer.Argument(help="Catalog: a file path, sqlite:///PATH or postgresql://USER@HOST/DATABASE.")
+    ] = None,
     read: Annotated[list[str] | None, typer.Option("-r", "--read", help="Readable storage: a directory (repeat).")] = None,
     write: Annotated[
         list[str] | None,
-        typer.Option("-w", "--write", help="Writable storage: a directory, duckdb:///PATH, sqlite:///PATH (repeat)."),
+        typer.Option(
+            "-w", "--write", help="Writable storage: a directory, duckdb:///PATH, sqlite:///PATH, postgresql:// (repeat)."
+        ),
     ] = None,
     temp: Annotated[bool | None, typer.Option("--temp", help="Keep everything in a temporary directory and forget it.")] = None,
     init: Annotated[bool | None, typer.Option("--init", help="Make the catalog if it is missing.")] = None,
@@ -52,7 +61,9 @@ def serve_catalog(
     api_key: Annotated[
         str | None, typer.Option("--api-key", help="The key, letters and digits. Default: a random one, printed.")
     ] = None,
-    cache: Annotated[str | None, typer.Option("--cache", help="Where the log lives: auto (default), memory or local.")] = None,
+    cache: Annotated[
+        str | None, typer.Option("--cache", help="Where the log lives: auto (default), memory, local or redis://HOST:6379.")
+    ] = None,
     cache_data_ttl: Annotated[
         float | None, typer.Option("--cache-data-ttl", help="Seconds that persisted records stay for late subscribers (3600).")
     ] = None,
@@ -62,15 +73,15 @@ def serve_catalog(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on (8000); 0: any free one.")] = None,
     scalable: Annotated[bool | None, typer.Option("--scalable", help="Refuse what only one process can use.")] = None,
+    persist: Annotated[
+        bool | None, typer.Option("--persist/--no-persist", help="Persist what is written (default), or leave it to others.")
+    ] = None,
     root_path: Annotated[str | None, typer.Option("--root-path", help="Prefix under which a proxy serves this server.")] = None,
     log_format: Annotated[str | None, typer.Option("--log-format", help="console (default) or json.")] = None,
     log_timestamps: Annotated[bool, typer.Option("--log-timestamps/--no-log-timestamps", help="Times in the log.")] = True,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more, requests included.")] = False,
 ) -> None:
     """Serve a catalog. What is not given here may stand in the environment, as TILED_STREAM_<SETTING>."""
-    from ..domain.errors import Unavailable
-    from .settings import SettingsError
-
     given: dict[str, object] = {
         "catalog": database,
         "temp": temp,
@@ -84,17 +95,91 @@ def serve_catalog(
         "host": host,
         "port": port,
         "scalable": scalable,
+        "persist": persist,
         "root_path": root_path,
         "log_format": log_format,
     }
-    try:
+    with _told():
         _serve(_settings(given, verbose=verbose), verbose=verbose, log_timestamps=log_timestamps)
-    except SettingsError as error:
-        typer.echo(f"tiled-stream: {error}", err=True)
-        raise typer.Exit(error.code) from None
-    except Unavailable as error:
-        typer.echo(f"tiled-stream: {error}", err=True)
-        raise typer.Exit(3) from None
+
+
+@serve_app.command("config")
+def serve_config(
+    path: Annotated[
+        Path | None, typer.Argument(help="A YAML file, or a directory of them. Default: $TILED_CONFIG, then ./config.yml.")
+    ] = None,
+    public: Annotated[bool | None, typer.Option("--public", help="Let anybody read.")] = None,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="The key, letters and digits.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one.")] = None,
+    scalable: Annotated[bool | None, typer.Option("--scalable", help="Refuse what only one process can use.")] = None,
+    persist: Annotated[
+        bool | None, typer.Option("--persist/--no-persist", help="Persist what is written, or leave it to others.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="console or json.")] = None,
+    log_timestamps: Annotated[bool, typer.Option("--log-timestamps/--no-log-timestamps", help="Times in the log.")] = True,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more, requests included.")] = False,
+) -> None:
+    """Serve what a configuration file says. Flags come before the environment, and that before the file."""
+    given: dict[str, object] = {
+        "public": public,
+        "api_key": api_key,
+        "host": host,
+        "port": port,
+        "scalable": scalable,
+        "persist": persist,
+        "log_format": log_format,
+    }
+    with _told():
+        _serve(_settings(given, verbose=verbose, config=path, from_config=True), verbose=verbose, log_timestamps=log_timestamps)
+
+
+@app.command("persist")
+def persist(
+    path: Annotated[
+        Path | None, typer.Argument(help="A YAML file or a directory of them. Default: the environment alone.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="console or json.")] = None,
+    log_timestamps: Annotated[bool, typer.Option("--log-timestamps/--no-log-timestamps", help="Times in the log.")] = True,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
+) -> None:
+    """Persist what other processes write into a shared log, and listen to nobody."""
+    from .logs import configure
+    from .serving import persist as run
+    from .settings import SettingsError
+
+    def announce(assembly: Assembly) -> None:
+        print("\n".join(["", "    Persisting", *_places(assembly)]), file=sys.stderr, flush=True)
+
+    with _told():
+        settings = _settings(
+            {"log_format": log_format, "persist": True}, verbose=verbose, config=path, from_config=path is not None
+        )
+        if not settings.is_shared_log:
+            raise SettingsError(
+                "A process that only persists needs a log that others write to: give it the cache redis://HOST:6379."
+            )
+        configure(
+            level="debug" if verbose else settings.log_level,
+            log_format=settings.log_format,
+            access_log=False,
+            timestamps=log_timestamps,
+        )
+        run(settings, announce=announce)
+
+
+@admin_app.command("check-config")
+def check_config(
+    path: Annotated[
+        Path | None, typer.Argument(help="A YAML file, or a directory of them. Default: $TILED_CONFIG, then ./config.yml.")
+    ] = None,
+) -> None:
+    """Say whether a configuration file can be served, and if not, which key is wrong."""
+    from .config import check_config as check
+
+    with _told():
+        check(path, os.environ)
+    typer.echo("No errors found in configuration.")
 
 
 @catalog_app.command("init")
@@ -133,8 +218,9 @@ async def _make(catalog: Catalog) -> None:
         await catalog.close()
 
 
-def _settings(options: dict[str, object], *, verbose: bool) -> Settings:
-    """The options that were given, and the environment for the others."""
+def _settings(options: dict[str, object], *, verbose: bool, config: Path | None = None, from_config: bool = False) -> Settings:
+    """The options that were given, the environment for the others, and for the rest the file, if there is one."""
+    from .config import settings_from_config
     from .settings import ENVIRONMENT, SettingsError, from_env
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -144,8 +230,10 @@ def _settings(options: dict[str, object], *, verbose: bool) -> Settings:
         given = {"catalog": None, "temp": False} | given
     if verbose:
         given["access_log"] = True
-    elif f"{ENVIRONMENT}ACCESS_LOG" not in os.environ:
+    elif f"{ENVIRONMENT}ACCESS_LOG" not in os.environ and not from_config:
         given["access_log"] = False  # a terminal is for what happens rarely
+    if from_config:
+        return settings_from_config(config, os.environ, **given)
     return from_env(os.environ, **given)
 
 
@@ -163,23 +251,39 @@ def _serve(settings: Settings, *, verbose: bool, log_timestamps: bool) -> None:
     settings = settings.with_key()
 
     def announce(assembly: Assembly, port: int) -> None:
-        places = assembly.places
         lines = [
             "",
             "    Navigate a web browser or connect a Tiled client to:",
             "",
             f"    {_url(settings, port)}?api_key={settings.api_key}",
             "",
-            f"    catalog {places.catalog}",
-            f"    arrays  {places.arrays or 'none: start with -w DIRECTORY'}",
-            f"    tables  {places.tables or 'none: start with -w duckdb:///PATH'}",
-            f"    log     {places.log or 'in memory'}",
+            *_places(assembly),
         ]
         if is_generated:
             lines.append("    The key is new with each start; set one with --api-key.")
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     run(settings, announce=announce)
+
+
+def _places(assembly: Assembly) -> list[str]:
+    return [f"    {name:<8}{place}" for name, place in assembly.places.shown().items()]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What cannot be is told in one sentence, with the exit status that goes with it."""
+    from ..domain.errors import Unavailable
+    from .settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        typer.echo(f"tiled-stream: {error}", err=True)
+        raise typer.Exit(error.code) from None
+    except Unavailable as error:
+        typer.echo(f"tiled-stream: {error}", err=True)
+        raise typer.Exit(3) from None
 
 
 def _url(settings: Settings, port: int) -> str:

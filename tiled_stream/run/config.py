@@ -17,7 +17,7 @@ import msgspec
 
 from .config_file import ConfigFile, read_config
 from .config_keys import KEYS, SECTIONS, Key, Unfit
-from .settings import _ALIASES, ENVIRONMENT, Settings, SettingsError, from_env
+from .settings import ALIASES, ENVIRONMENT, Settings, SettingsError, from_env
 
 __all__ = ["check_config", "settings_from_config"]
 
@@ -207,7 +207,7 @@ def _check_streaming(file: ConfigFile, values: Mapping[str, Any]) -> None:
 def _set_in(environ: Mapping[str, str]) -> set[str]:
     """The settings that the environment has a word on."""
     own = {name for name in Settings.__struct_fields__ if f"{ENVIRONMENT}{name.upper()}" in environ}
-    return own | {setting for name, setting in _ALIASES.items() if name in environ}
+    return own | {setting for name, setting in ALIASES.items() if name in environ}
 
 
 def _alone(given: Mapping[str, Any]) -> dict[str, Any]:

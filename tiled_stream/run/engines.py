@@ -8,29 +8,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import msgspec
 
 from ..catalog.port import Catalog
 from ..domain.nodes import Spec
+from ..domain.uris import redacted
 from ..log.port import LogEngine
 from ..storage.port import ArrayStore, TableStore
-from .settings import Settings, SettingsError
+from .settings import POSTGRES, Settings, SettingsError
 
-__all__ = ["Engines", "Places", "engines_of", "places_of"]
+__all__ = ["Engines", "Places", "catalog_of", "engines_of", "places_of"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+]*://")
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Where things are: the catalog, the log (None: memory), arrays and tables (None: not configured), what was put aside."""
+    """Where things are: paths of this machine, or URIs of servers, with their passwords: `shown` is what may be printed.
 
-    catalog: Path
-    log: Path | None
+    log: None: in memory
+    arrays, tables: None: not configured
+    quarantine: what was put aside
+    """
+
+    catalog: Path | str
+    log: Path | str | None
     arrays: Path | None
-    tables: Path | None
+    tables: Path | str | None
     tables_scheme: str
     quarantine: Path
+
+    def shown(self) -> dict[str, str]:
+        """For people: what is where, without passwords."""
+        return {
+            "catalog": redacted(str(self.catalog)),
+            "arrays": str(self.arrays or "none: start with -w DIRECTORY"),
+            "tables": redacted(str(self.tables or "none: start with -w duckdb:///PATH or postgresql://USER@HOST/DATABASE")),
+            "log": redacted(str(self.log or "in memory")),
+        }
 
 
 class Engines(msgspec.Struct, frozen=True):
@@ -46,44 +62,48 @@ def places_of(settings: Settings, temporary: Path | None) -> Places:
     """Decide where things are. `temporary` is the directory of a `temp` server.
 
     Arrays rest in the first directory that may be written to, tables in the first database; with a directory alone, tables get
-    a database beside it. `SettingsError` for a place that cannot be.
+    a DuckDB file beside it. `SettingsError` for a place that cannot be.
     """
     if settings.temp:
         assert temporary is not None
-        catalog, log = temporary / "catalog.db", None
+        catalog: Path | str = temporary / "catalog.db"
         write: Sequence[str] = settings.write or (str(temporary / "data"), f"duckdb://{temporary / 'data.duckdb'}")
     else:
         assert settings.catalog is not None
-        catalog = _sqlite_path(settings.catalog)
-        log = None if settings.cache == "memory" else catalog.with_name(catalog.name + ".log")
+        catalog = _catalog(settings.catalog)
         write = settings.write
-    arrays = tables = None
-    scheme = "duckdb"
-    for entry in write:
-        kind, path = _storage(entry)
-        if kind == "file":
-            arrays = arrays or path
-        elif tables is None:
-            scheme, tables = kind, path
-    if arrays is not None and tables is None:
-        tables = arrays.with_name(arrays.name + ".duckdb")
-    places: tuple[tuple[Path | None, bool], ...] = ((catalog, False), (arrays, True), (tables, False))
-    for place, is_directory in places:
-        if place is not None:
+    arrays, tables, scheme = _writable(write)
+    for place, is_directory in ((catalog, False), (arrays, True), (tables, False)):
+        if isinstance(place, Path):
             _check_writable(place, is_directory=is_directory)
-    return Places(catalog, log, arrays, tables, scheme, catalog.parent / "quarantine")
+    beside = catalog.parent if isinstance(catalog, Path) else arrays.parent if arrays is not None else Path.cwd()
+    return Places(catalog, _log_place(settings, catalog), arrays, tables, scheme, beside / "quarantine")
 
 
 def engines_of(
     settings: Settings, places: Places, *, root_metadata: dict[str, Any] | None = None, root_specs: Sequence[Spec] | None = None
 ) -> Engines:
-    """The engines for these places."""
-    from ..catalog.sqlite import SqliteCatalog
+    """The engines for these places, not opened."""
+    catalog = catalog_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
+    return Engines(_log(settings, places), catalog, _arrays(places), _tables(settings, places))
 
-    catalog = SqliteCatalog(
-        places.catalog, init=settings.init or settings.temp, root_metadata=root_metadata, root_specs=root_specs
+
+def catalog_of(
+    settings: Settings, places: Places, *, root_metadata: dict[str, Any] | None = None, root_specs: Sequence[Spec] | None = None
+) -> Catalog:
+    """The catalog alone, not opened."""
+    metadata = settings.root_metadata if root_metadata is None else root_metadata
+    specs = [Spec(**spec) for spec in settings.root_specs] if root_specs is None else root_specs
+    init = settings.init or settings.temp
+    if isinstance(places.catalog, Path):
+        from ..catalog.sqlite import SqliteCatalog
+
+        return SqliteCatalog(places.catalog, init=init, root_metadata=metadata, root_specs=specs)
+    from ..catalog.postgres import PostgresCatalog
+
+    return PostgresCatalog(
+        places.catalog, init=init, pool_size=settings.catalog_pool_size, root_metadata=metadata, root_specs=specs
     )
-    return Engines(_log(settings, places), catalog, _arrays(places), _tables(places))
 
 
 def _log(settings: Settings, places: Places) -> LogEngine:
@@ -91,9 +111,55 @@ def _log(settings: Settings, places: Places) -> LogEngine:
         from ..log.memory import MemoryLog
 
         return MemoryLog()
-    from ..log.local import LocalLog
+    if isinstance(places.log, Path):
+        from ..log.local import LocalLog
 
-    return LocalLog(places.log, synchronous=settings.log_sync)
+        return LocalLog(places.log, synchronous=settings.log_sync)
+    from ..log.redis import RedisLog
+    from ..log.redis_connect import by_sentinels, by_uri
+
+    if settings.cache_sentinels:
+        addresses = [(host, int(port)) for host, _, port in (s.rpartition(":") for s in settings.cache_sentinels)]
+        connect = by_sentinels(addresses, settings.cache_service_name, password=settings.cache_password, ssl=settings.cache_ssl)
+    else:
+        connect = by_uri(settings.cache)
+    return RedisLog(
+        connect,
+        # What a temporary server leaves in a Redis that stays must be in nobody's way.
+        prefix=f"{settings.cache_prefix}:{uuid4().hex}" if settings.temp else settings.cache_prefix,
+        synced=settings.log_sync == "full",
+        strict=settings.cache_strict,
+        is_temporary=settings.temp,
+    )
+
+
+def _log_place(settings: Settings, catalog: Path | str) -> Path | str | None:
+    if settings.is_shared_log:
+        return (
+            f"{settings.cache_service_name} of {', '.join(settings.cache_sentinels)}"
+            if settings.cache_sentinels
+            else settings.cache
+        )
+    if settings.temp or settings.cache == "memory":
+        return None
+    assert isinstance(catalog, Path)
+    return catalog.with_name(catalog.name + ".log")
+
+
+def _writable(write: Sequence[str]) -> tuple[Path | None, Path | str | None, str]:
+    """Where arrays and tables rest, and what holds the tables."""
+    arrays: Path | None = None
+    tables: Path | str | None = None
+    scheme = "duckdb"
+    for entry in write:
+        kind, place = _storage(entry)
+        if isinstance(place, Path) and kind == "file":
+            arrays = arrays or place
+        elif tables is None:
+            scheme, tables = kind, place
+    if arrays is not None and tables is None:
+        tables = arrays.with_name(arrays.name + ".duckdb")
+    return arrays, tables, scheme
 
 
 def _arrays(places: Places) -> ArrayStore | None:
@@ -104,9 +170,13 @@ def _arrays(places: Places) -> ArrayStore | None:
     return ZarrArrays(places.arrays)
 
 
-def _tables(places: Places) -> TableStore | None:
+def _tables(settings: Settings, places: Places) -> TableStore | None:
     if places.tables is None:
         return None
+    if not isinstance(places.tables, Path):
+        from ..storage.postgres_tables import PostgresTables
+
+        return PostgresTables(places.tables, pool_size=settings.storage_pool_size)
     if places.tables_scheme == "sqlite":
         from ..storage.sqlite_tables import SqliteTables
 
@@ -116,27 +186,30 @@ def _tables(places: Places) -> TableStore | None:
     return DuckdbTables(places.tables)
 
 
-def _sqlite_path(uri: str) -> Path:
+def _catalog(uri: str) -> Path | str:
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return Path(uri).absolute()
     if scheme[0] in ("sqlite://", "sqlite+aiosqlite://"):
         return _path_of(uri)
-    if scheme[0].startswith("postgres"):
-        raise SettingsError("A PostgreSQL catalog is not available in this version; use a SQLite file, such as ./catalog.db.")
-    raise SettingsError(f"{uri!r} is no catalog: give a file path or sqlite:///PATH.")
+    if scheme[0] in POSTGRES:
+        return uri
+    raise SettingsError(f"{redacted(uri)!r} is no catalog: give a file path, sqlite:///PATH or postgresql://USER@HOST/DATABASE.")
 
 
-def _storage(uri: str) -> tuple[str, Path]:
+def _storage(uri: str) -> tuple[str, Path | str]:
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return "file", Path(uri).absolute()
+    if scheme[0] in POSTGRES:
+        return "postgresql", uri
     kind = scheme[0].removesuffix("://")
     if kind in ("file", "duckdb", "sqlite"):
         return kind, _path_of(uri)
-    if kind.startswith("postgres"):
-        raise SettingsError("PostgreSQL tables are not available in this version; use duckdb:///PATH or sqlite:///PATH.")
-    raise SettingsError(f"{uri!r} cannot be written to: give a directory, duckdb:///PATH or sqlite:///PATH.")
+    raise SettingsError(
+        f"{redacted(uri)!r} cannot be written to: give a directory, duckdb:///PATH, sqlite:///PATH or "
+        "postgresql://USER@HOST/DATABASE."
+    )
 
 
 def _check_writable(path: Path, *, is_directory: bool) -> None:

@@ -22,7 +22,7 @@ from . import hypercorn_patches
 from .assembly import Assembly, assembled
 from .settings import Settings, SettingsError
 
-__all__ = ["hypercorn_config", "listening_socket", "new_loop", "run", "serve"]
+__all__ = ["hypercorn_config", "listening_socket", "new_loop", "persist", "run", "serve"]
 
 SECONDS = 1
 KiB = 1024
@@ -36,6 +36,12 @@ def run(settings: Settings, *, announce: Callable[[Assembly, int], None] | None 
     """Serve until a signal; returns after the last byte is where it belongs."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_until_signal(settings, announce))
+
+
+def persist(settings: Settings, *, announce: Callable[[Assembly], None]) -> None:
+    """Persist what others write, until a signal; listens to nobody."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_persisting(settings, announce))
 
 
 async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: Callable[[Assembly], None]) -> None:
@@ -111,6 +117,15 @@ async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], 
 
     with sock:
         await serve(settings, sock, stop, ready)
+
+
+async def _persisting(settings: Settings, announce: Callable[[Assembly], None]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with assembled(settings) as assembly:
+        announce(assembly)
+        await stop.wait()
 
 
 def new_loop() -> Any:

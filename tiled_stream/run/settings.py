@@ -16,12 +16,14 @@ import msgspec
 
 from ..domain.uris import redacted
 
-__all__ = ["ENVIRONMENT", "Settings", "SettingsError", "from_env"]
+__all__ = ["ALIASES", "ENVIRONMENT", "POSTGRES", "Settings", "SettingsError", "from_env"]
 
 ENVIRONMENT = "TILED_STREAM_"
+#: What URIs of PostgreSQL begin with.
+POSTGRES = ("postgresql://", "postgres://", "postgresql+asyncpg://")
 
 #: Names of the reference server that mean the same here.
-_ALIASES = {
+ALIASES = {
     "TILED_SINGLE_USER_API_KEY": "api_key",
     "TILED_CATALOG_URI": "catalog",
     "TILED_ALLOW_ANONYMOUS_ACCESS": "public",
@@ -222,7 +224,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _is_postgres(uri: str | None) -> bool:
-    return uri is not None and uri.startswith(("postgresql://", "postgres://", "postgresql+asyncpg://"))
+    return uri is not None and uri.startswith(POSTGRES)
 
 
 def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
@@ -230,7 +232,7 @@ def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
     values: dict[str, Any] = {}
     hints = get_type_hints(Settings)
     names = {f"{ENVIRONMENT}{field.upper()}": field for field in Settings.__struct_fields__ if field not in _NOT_IN_ENVIRONMENT}
-    for name, field in [*_ALIASES.items(), *names.items()]:
+    for name, field in [*ALIASES.items(), *names.items()]:
         if name in environ:
             values[field] = _value(name, environ[name], hints[field])
     known = set(names)

@@ -112,6 +112,12 @@ class FaultyLog(LogEngine):
     async def open(self) -> None:
         await self._step("open", self._inner.open)
 
+    async def bind(self, catalog: str) -> None:
+        await self._inner.bind(catalog)
+
+    async def figures(self) -> dict[str, float]:
+        return await self._inner.figures()
+
     async def close(self) -> None:
         await self._step("close", self._inner.close)
 

@@ -1,5 +1,6 @@
 -- What all scripts share. KEYS[1] is what every key of the deployment begins with, "{prefix}:"; the braces put them into one slot.
 --   epoch            which life of the log this is
+--   catalog          the catalog whose log this is
 --   h:NODE           head of a node: a number, or "-" once it was dropped
 --   n:NODE           hash: s settled, a first retained, b bytes retained, f fence of the lease in force
 --   r:NODE, p:NODE   streams under the ids SEQUENCE-0: records (t time, e event, n bytes of payload, p a small payload), large payloads
