@@ -15,10 +15,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import uuid4
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ..domain.errors import Conflict, EpochChanged, Gone, Truncated, Unavailable
@@ -30,6 +29,8 @@ from .port import Lag, Lease, Retention
 from .redis_appends import Append, Appends
 from .redis_backlog import REMEMBER, RedisBacklog, closed
 from .redis_check import check, figures
+from .redis_connect import Connect
+from .redis_connection import Connection
 from .redis_hints import Hints
 from .redis_link import Link, Script, unavailable
 
@@ -44,7 +45,7 @@ _KNOWN = 100_000
 
 
 class RedisLog:
-    """`connect` gives a new client for the time in seconds that an answer may take (None: any); `prefix` tells deployments apart.
+    """`connect` gives a new client; `prefix` tells deployments apart; `patience`: seconds that Redis may be away unnoticed.
 
     `synced`: an append is acknowledged when it is on the server's disk. `strict`: refuse a Redis that may forget.
     `is_temporary`: all keys under the prefix go when the log is closed.
@@ -52,7 +53,7 @@ class RedisLog:
 
     def __init__(
         self,
-        connect: Callable[[float | None], Redis],
+        connect: Connect,
         *,
         prefix: str = "tiled-stream",
         synced: bool = False,
@@ -65,13 +66,18 @@ class RedisLog:
         self._is_temporary = is_temporary
         self._synced = synced
         self._strict = strict
-        self._questions = Link(connect(patience), patience=patience)
-        self._pages = Link(connect(None if patience is None else 4 * patience), patience=patience)
+        self._questions = Link(Connection(connect(), seconds=patience), patience=patience)
+        self._pages = Link(Connection(connect(), seconds=4 * patience), patience=patience)
         self._appends = Appends(
-            connect(2 * patience), self._base, remember=REMEMBER, patience=patience, synced=synced, new_epoch=_new_epoch
+            Connection(connect(), seconds=2 * patience),
+            self._base,
+            remember=REMEMBER,
+            patience=patience,
+            synced=synced,
+            new_epoch=_new_epoch,
         )
         self._backlog = RedisBacklog(self._questions, self._base, heads=self._heads)
-        self._hints = Hints(connect(None), self._base, heads=self._heads, rung=self._backlog.rung)
+        self._hints = Hints(connect(), self._base, heads=self._heads, rung=self._backlog.rung)
         self._begin_script, self._drop_script = Script("begin"), Script("drop")
         self._epoch = ""
         # The last sequence that this process saw of a node, and in which epoch.

@@ -13,14 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from ..domain.errors import Unavailable
 from ..domain.nodes import NodeId
-from .redis_link import Command, Script, exchanged, unavailable
+from .redis_connection import Command, Connection
+from .redis_link import Script, unavailable
 
 __all__ = ["SMALL", "Append", "Appended", "Appends"]
 
@@ -71,7 +71,7 @@ class Appends:
 
     def __init__(
         self,
-        client: Redis,
+        connection: Connection,
         base: str,
         *,
         remember: int,
@@ -79,7 +79,7 @@ class Appends:
         synced: bool,
         new_epoch: Callable[[], str],
     ) -> None:
-        self._client = client
+        self._connection = connection
         self._base = base
         self._script = Script("append")
         self._remember = remember
@@ -109,7 +109,7 @@ class Appends:
         """Send what waits, then let go of the connection."""
         if self._running is not None:
             await asyncio.wait([self._running])
-        await self._client.aclose()
+        await self._connection.close()
 
     async def _run(self) -> None:
         while self._waiting:
@@ -179,9 +179,9 @@ class Appends:
 
     async def _exchanged(self, command: Command) -> list[Any]:
         if not self._synced:
-            return await exchanged(self._client, [command])
+            return await self._connection.exchange([command])
         milliseconds = round(self._patience * 1000)
-        answers = await exchanged(self._client, [command, ("WAITAOF", 1, 0, milliseconds)])
+        answers = await self._connection.exchange([command, ("WAITAOF", 1, 0, milliseconds)])
         synced = answers[1]
         if isinstance(synced, ResponseError):
             raise synced

@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 
 __all__ = ["Connect", "by_sentinels", "by_uri"]
 
-#: Gives a client that waits so many seconds for an answer (None: any time).
-Connect = Callable[[float | None], Redis]
+#: Gives a new client.
+Connect = Callable[[], Redis]
 
 _CONNECT_SECONDS = 3.0
 
@@ -24,8 +24,8 @@ _CONNECT_SECONDS = 3.0
 def by_uri(uri: str) -> Connect:
     """``redis://[user:password@]host:port[/db]``, ``rediss://…`` for TLS (with `ssl_ca_certs=PATH` and others as parameters)."""
 
-    def connect(seconds: float | None) -> Redis:
-        return Redis.from_url(uri, **_options(seconds))
+    def connect() -> Redis:
+        return Redis.from_url(uri, **_options())
 
     return connect
 
@@ -33,8 +33,8 @@ def by_uri(uri: str) -> Connect:
 def by_sentinels(addresses: Sequence[tuple[str, int]], service: str, *, password: str = "", ssl: bool = False) -> Connect:
     """The master that the Sentinels name, asked again with each new connection."""
 
-    def connect(seconds: float | None) -> Redis:
-        options = _options(seconds) | ({"password": password} if password else {}) | ({"ssl": True} if ssl else {})
+    def connect() -> Redis:
+        options = _options() | ({"password": password} if password else {}) | ({"ssl": True} if ssl else {})
         sentinel = Sentinel(list(addresses), sentinel_kwargs={"socket_timeout": _CONNECT_SECONDS, "protocol": 2})  # type: ignore[no-untyped-call]
         client: Redis = sentinel.master_for(service, **options)
         return client
@@ -42,11 +42,11 @@ def by_sentinels(addresses: Sequence[tuple[str, int]], service: str, *, password
     return connect
 
 
-def _options(seconds: float | None) -> dict[str, Any]:
+def _options() -> dict[str, Any]:
     return {
         "protocol": 2,
         "decode_responses": False,
-        "socket_timeout": seconds,
+        "socket_timeout": None,  # whoever asks says how long an answer may take
         "socket_connect_timeout": _CONNECT_SECONDS,
         "socket_keepalive": True,
         "health_check_interval": 0,

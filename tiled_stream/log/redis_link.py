@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from ..domain.errors import Unavailable
+from .redis_connection import Command, Connection
 
-__all__ = ["Command", "Link", "Script", "unavailable"]
-
-Command = tuple[Any, ...]
+__all__ = ["Link", "Script", "unavailable"]
 
 #: Questions that travel together, at most.
 _TOGETHER = 256
@@ -51,11 +49,8 @@ class _Question(msgspec.Struct, eq=False):
 class Link:
     """`patience`: seconds for which a repeatable question is asked again while Redis cannot be reached."""
 
-    def __init__(self, client: Redis, *, patience: float) -> None:
-        self._client = client
-        # What replies look like should not depend on which library reads them.
-        for name in ("XRANGE", "ZRANGE", "HMGET", "INFO", "SCAN", "SET", "TIME"):
-            client.response_callbacks.pop(name, None)
+    def __init__(self, connection: Connection, *, patience: float) -> None:
+        self._connection = connection
         self._patience = patience
         self._waiting: list[_Question] = []
         self._running: asyncio.Task[None] | None = None
@@ -100,7 +95,7 @@ class Link:
         for question in self._waiting:
             _fail(question, _closed())
         self._waiting.clear()
-        await self._client.aclose()
+        await self._connection.close()
 
     async def _run(self) -> None:
         pause = _PAUSE
@@ -122,7 +117,7 @@ class Link:
                     pause = min(2 * pause, 0.5)
 
     async def _exchange(self, asked: Sequence[_Question]) -> None:
-        answers = await exchanged(self._client, [command for question in asked for command in question.commands])
+        answers = await self._connection.exchange([command for question in asked for command in question.commands])
         at = 0
         for question in asked:
             upto = at + len(question.commands)
@@ -142,18 +137,9 @@ class Link:
         return again
 
 
-async def exchanged(client: Redis, commands: Sequence[Command]) -> list[Any]:
-    """The answers to all commands, sent in one go; an error among them is a value."""
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        # The stub knows the waiting form only; in a pipeline it just collects.
-        cast(Callable[..., Awaitable[Any]], pipeline.execute_command)(*command)
-    return await pipeline.execute(raise_on_error=False)
-
-
 def unavailable(error: Exception) -> Unavailable:
     """What is told to a client when Redis cannot be reached, is loading, full, read-only …"""
-    if isinstance(error, TookTooLong):
+    if isinstance(error, TookTooLong | TimeoutError):
         return Unavailable("Redis, which holds the log, does not answer; try again.", retry_after=1.0)
     if isinstance(error, Disconnected | OSError):
         return Unavailable(f"Redis, which holds the log, cannot be reached: {error}", retry_after=1.0)

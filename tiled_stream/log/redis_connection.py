@@ -1,0 +1,60 @@
+"""One connection of redis-py, kept as long as it works: many commands are sent in one go, and their answers read in order.
+
+redis-py brings address, TLS, passwords, Sentinels and the protocol. Its pools and pipelines are left out, for they cost more than
+the commands do.
+
+What must stay true: after a failure nothing is read from the old connection any more, so an answer belongs to its command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import ResponseError
+
+__all__ = ["Command", "Connection"]
+
+Command = tuple[Any, ...]
+
+
+class Connection:
+    """For one task at a time. `seconds`: how long all answers together may take."""
+
+    def __init__(self, client: Redis, *, seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._connection: Any = None
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers, in order; an error that Redis answers is a value. Raises what redis-py raises, and `TimeoutError`."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                if self._connection is None:
+                    self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+                packed = b"".join([hiredis.pack_command(command) for command in commands])
+                await self._connection.send_packed_command(packed, check_health=False)
+                return [await self._answer() for _ in commands]
+        except BaseException:
+            if self._connection is not None:
+                await self._connection.disconnect(nowait=True)
+            raise
+
+    async def close(self) -> None:
+        """Let go of it."""
+        if self._connection is not None:
+            await self._client.connection_pool.release(self._connection)
+        await self._client.aclose()
+
+    async def _answer(self) -> Any:
+        try:
+            return await self._connection.read_response(timeout=math.inf)
+        except Disconnected:
+            raise
+        except ResponseError as error:
+            return error
