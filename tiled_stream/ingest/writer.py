@@ -10,7 +10,8 @@ Plain rows and blocks need neither.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -41,7 +42,7 @@ from ..domain.decide import (
     table_of,
     whole_written,
 )
-from ..domain.errors import Conflict, Gone, NotFound, NotSupported
+from ..domain.errors import Conflict, Gone, NotFound, NotSupported, Refused
 from ..domain.events import (
     ChildCreated,
     ChildDeleted,
@@ -86,6 +87,10 @@ class Accepted(msgspec.Struct, frozen=True):
     node: Node | None = None
     structure: Structure | None = None
     path: tuple[str, ...] = ()
+
+
+class _Raced(Exception):
+    """What was decided by had moved before the log was reached. Never leaves this room."""
 
 
 class Writer:
@@ -143,71 +148,67 @@ class Writer:
                 return await self._end(path)
 
     async def _write_array(self, path: tuple[str, ...], command: WriteArray | WriteBlock) -> tuple[NodeId, Accepted]:
-        at = _data(await self._repository.resolve(path))
-        structure = array_of(at.node)
-        if isinstance(command, WriteArray):
-            event = whole_written(structure, command)
-        else:
-            event = block_written(structure, command)
-        position = await self._append(at, event, command.body)
-        return at.node.id, Accepted(position, at.node, structure, path)
+        async def step(at: Located) -> tuple[NodeId, Accepted]:
+            structure = array_of(_data(at).node)
+            if isinstance(command, WriteArray):
+                event = whole_written(structure, command)
+            else:
+                event = block_written(structure, command)
+            position = await self._append(at, event, command.body)
+            return at.node.id, Accepted(position, at.node, structure, path)
+
+        return await self._tried(path, step)
 
     async def _write_table(self, path: tuple[str, ...], command: AppendRows | WriteTable) -> tuple[NodeId, Accepted]:
-        at = _data(await self._repository.resolve(path))
-        structure = table_of(at.node)
-        rows = await _decoded(command.body, structure)
-        event: Event
-        if isinstance(command, AppendRows):
-            event = RowsAppended(partition=command.partition, rows=rows.rows)
-        else:
-            event = TableWritten(partition=command.partition, rows=rows.rows)
-        return at.node.id, Accepted(await self._append(at, event, rows.body), at.node, structure, path)
+        async def step(at: Located) -> tuple[NodeId, Accepted]:
+            structure = table_of(_data(at).node)
+            rows = await _decoded(command.body, structure)
+            event: Event
+            if isinstance(command, AppendRows):
+                event = RowsAppended(partition=command.partition, rows=rows.rows)
+            else:
+                event = TableWritten(partition=command.partition, rows=rows.rows)
+            position = await self._append(at, event, rows.body)
+            return at.node.id, Accepted(position, at.node, structure, path)
+
+        return await self._tried(path, step)
 
     async def _grow(self, path: tuple[str, ...], command: PatchArray | UpdateDataSource) -> tuple[NodeId, Accepted]:
-        at = _data(await self._repository.resolve(path))
-        async with self._lock(at.node.id):
-            for _ in range(_TRIES):
-                at = _data(await self._repository.resolve(path))
-                body = b""
-                event: Event
-                if isinstance(command, PatchArray):
-                    event = written = region_written(array_of(at.node), command)
-                    structure: Structure | None = written.structure or at.node.structure
-                    expected = at.head if written.structure is not None else None
-                    body = command.body
-                else:
-                    event = data_source_updated(at.node, command)
-                    structure = command.data_source.structure
-                    expected = at.head
-                try:
-                    position = await self._append(at, event, body, expected=expected)
-                except Conflict:
-                    continue
-                return at.node.id, Accepted(position, at.node, structure, path)
-        raise _lost_every_race(path)
+        async def step(at: Located) -> tuple[NodeId, Accepted]:
+            at = _data(at)
+            body = b""
+            event: Event
+            if isinstance(command, PatchArray):
+                event = written = region_written(array_of(at.node), command)
+                structure: Structure | None = written.structure or at.node.structure
+                expected = at.head if written.structure is not None else None
+                body = command.body
+            else:
+                event = data_source_updated(at.node, command)
+                structure = command.data_source.structure
+                expected = at.head
+            position = await self._append(at, event, body, expected=expected)
+            return at.node.id, Accepted(position, at.node, structure, path)
+
+        return await self._tried(path, step, is_exclusive=True)
 
     async def _create(self, path: tuple[str, ...], command: CreateChild) -> tuple[NodeId, Accepted]:
-        at = _container(await self._repository.resolve(path))
         key = command.key or str(uuid4())
         child_path = (*path, key)
-        node = self._creation.node(at.node.id, key, command)
-        async with self._lock(at.node.id):
-            for _ in range(_TRIES):
-                # Asked again under the lock that deletion takes too: nobody creates a child of what is gone.
-                if (await self._repository.resolve(path)).node.id != at.node.id:
-                    raise NotFound(f"No such entry: {list(path)}")
-                taken, head = await self._repository.child(at.node.id, key)
-                if taken is not None:
-                    raise Conflict("/" + "/".join(child_path))
-                draft = Draft(ChildCreated(node), self._now())
-                try:
-                    position = await self._log.append(at.node.id, draft, expected=head, floor=head)
-                except Conflict:
-                    continue
-                except Gone:
-                    raise NotFound(f"No such entry: {list(path)}") from None
-                return at.node.id, Accepted(position, node, node.structure, child_path)
-        raise _lost_every_race(path)
+
+        async def step(at: Located) -> tuple[NodeId, Accepted]:
+            at = _container(at)
+            node = self._creation.node(at.node.id, key, command)
+            taken, head = await self._repository.child(at.node.id, key, at.guards or None)
+            if taken is not None:
+                raise Conflict("/" + "/".join(child_path))
+            try:
+                position = await self._log_append(at, at.node.id, Draft(ChildCreated(node), self._now()), expected=head)
+            except Gone:
+                raise NotFound(f"No such entry: {list(path)}") from None
+            return at.node.id, Accepted(position, node, node.structure, child_path)
+
+        return await self._tried(path, step, is_exclusive=True)
 
     async def _edit(self, path: tuple[str, ...], command: ReplaceMetadata | PatchMetadata) -> tuple[NodeId, Accepted]:
         at = _whole(await self._repository.resolve(path), "metadata")
@@ -218,10 +219,12 @@ class Writer:
                 if child is None:
                     raise NotFound(f"No such entry: {list(path)}")
                 event = _edited(child.node, command)
+                draft = Draft(event, self._now())
                 try:
-                    position = await self._log.append(log, Draft(event, self._now()), expected=head, floor=head)
+                    position = await self._log.append(log, draft, expected=head, floor=head)
                 except Conflict:
                     continue
+                self._repository.learn(log, position, draft)
                 node = msgspec.structs.replace(
                     child.node, metadata=event.metadata, specs=event.specs, access_tags=event.access_tags
                 )
@@ -237,14 +240,20 @@ class Writer:
                 child, head = await self._repository.child(at.node.parent, at.node.key)
                 if child is None or child.node.id != at.node.id:
                     raise NotFound(f"No such entry: {list(path)}")
+                guards = await self._guards_of_children(child.node)
                 await self._deletion.check(child.node, command)
                 draft = Draft(ChildDeleted(key=at.node.key, id=at.node.id), self._now())
                 try:
-                    position = await self._log.append(at.node.parent, draft, expected=head, floor=head)
+                    position = await self._log.append(at.node.parent, draft, expected=head, floor=head, guards=guards)
                 except Conflict:
                     continue
                 return at.node.parent, Accepted(position, child.node, None, path)
         raise _lost_every_race(path)
+
+    async def _guards_of_children(self, node: Node) -> dict[NodeId, int]:
+        """What is found of a container's children holds as long as its log stands where it stands now."""
+        head = (await self._log.heads([node.id]))[0] if node.family == "container" else None
+        return {} if head is None else {node.id: head}
 
     async def _delete_revision(self, path: tuple[str, ...], command: DeleteRevision) -> tuple[NodeId, Accepted]:
         at = _whole(await self._repository.resolve(path), "revisions")
@@ -258,12 +267,53 @@ class Writer:
         at = _whole(await self._repository.resolve(path), "a stream")
         return at.node.id, Accepted(await self._append(at, StreamEnded(), b""), at.node, at.node.structure, path)
 
+    async def _tried(
+        self,
+        path: tuple[str, ...],
+        step: Callable[[Located], Awaitable[tuple[NodeId, Accepted]]],
+        *,
+        is_exclusive: bool = False,
+    ) -> tuple[NodeId, Accepted]:
+        """Decide and append by what this process remembers, if the log confirms it; else by what is there now.
+
+        Nobody is refused because of a memory. `is_exclusive`: one step of this process at a time, for those who would only take
+        each other's place.
+        """
+        remembered = self._repository.recall(path)
+        if remembered is not None:
+            with contextlib.suppress(Refused, _Raced):  # looked at again
+                return await self._stepped(remembered, step, is_exclusive)
+        for _ in range(_TRIES):
+            at = await self._repository.resolve(path)
+            with contextlib.suppress(_Raced):
+                return await self._stepped(at, step, is_exclusive)
+        raise _lost_every_race(path)
+
+    async def _stepped(
+        self, at: Located, step: Callable[[Located], Awaitable[tuple[NodeId, Accepted]]], is_exclusive: bool
+    ) -> tuple[NodeId, Accepted]:
+        if not is_exclusive:
+            return await step(at)
+        async with self._lock(at.node.id):
+            # Others of this process may have moved it while this one waited; what they did is remembered.
+            return await step(self._repository.recall(at.path) or at)
+
     async def _append(self, at: Located, event: Event, body: bytes, *, expected: int | None = None) -> Position:
-        draft = Draft(event, self._now(), body)
         try:
-            return await self._log.append(at.node.id, draft, expected=expected, floor=at.head)
+            return await self._log_append(at, at.node.id, Draft(event, self._now(), body), expected=expected)
         except Gone:
             raise NotFound(f"No such entry: {list(at.path)}") from None
+
+    async def _log_append(self, at: Located, log: NodeId, draft: Draft, *, expected: int | None) -> Position:
+        """Append as long as what `at` was found by stands, and remember it. `_Raced` if somebody was faster."""
+        guards = {node: head for node, head in at.guards.items() if expected is None or node != log}
+        floor = at.head if expected is None else expected
+        try:
+            position = await self._log.append(log, draft, expected=expected, floor=floor, guards=guards)
+        except Conflict as error:
+            raise _Raced from error
+        self._repository.learn(log, position, draft)
+        return position
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
         lock = self._locks.get(node)

@@ -16,7 +16,7 @@ import logging
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,7 @@ from .local_commit import Append, Commits
 from .local_file import LogFile, RecordRow, Synchronous
 from .memory import MemoryLog, placed
 from .node_log import RECORD_OVERHEAD, NodeLog
-from .port import Lease
+from .port import UNGUARDED, Lease
 
 __all__ = ["LocalLog"]
 
@@ -120,11 +120,23 @@ class LocalLog(MemoryLog):
 
     # ---------------------------------------------------------------- Log
 
-    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
+    async def append(
+        self,
+        node: NodeId,
+        *drafts: Draft,
+        expected: int | None = None,
+        floor: int = 0,
+        guards: Mapping[NodeId, int] = UNGUARDED,
+    ) -> Position:
         self._check(node)
         self._commits.check_room()
         events = [encode_event(draft.event) for draft in drafts]
         while True:
+            self._check_guards(guards)
+            if any(self._commits.reserved(guarded) is not None for guarded in guards):
+                await self._commits.turn()  # whether they move is being decided
+                self._check(node)
+                continue
             log = self._nodes.get(node)
             head = log.head if log else 0
             reserved = self._commits.reserved(node)

@@ -15,7 +15,7 @@ import asyncio
 import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
 from .node_log import RECORD_OVERHEAD, NodeLog, Retained
-from .port import Lag, Lease, Retention
+from .port import UNGUARDED, Lag, Lease, Retention
 
 __all__ = ["RECORD_OVERHEAD", "MemoryLog"]
 
@@ -84,8 +84,16 @@ class MemoryLog:
 
     # ---------------------------------------------------------------- Log
 
-    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
+    async def append(
+        self,
+        node: NodeId,
+        *drafts: Draft,
+        expected: int | None = None,
+        floor: int = 0,
+        guards: Mapping[NodeId, int] = UNGUARDED,
+    ) -> Position:
         self._check(node)
+        self._check_guards(guards)
         log = self._nodes.get(node)
         records = placed(drafts, log.head if log else 0, expected, floor)
         self._publish(node, records)
@@ -357,6 +365,11 @@ class MemoryLog:
         self._check_open()
         if node in self._gone:
             raise Gone(f"The node {node} was deleted.")
+
+    def _check_guards(self, guards: Mapping[NodeId, int]) -> None:
+        for node, head in guards.items():
+            if self._head(node) != head:
+                raise Conflict(f"The log of node {node} stands at {self._head(node)}, not at {head}.")
 
     def _check_open(self) -> None:
         if self._is_closed:

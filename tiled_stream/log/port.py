@@ -9,7 +9,8 @@ I4 (the watermark never goes back nor passes the head).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -18,19 +19,31 @@ from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
 
-__all__ = ["Backlog", "Lag", "Lease", "Log", "LogEngine", "Retention"]
+__all__ = ["UNGUARDED", "Backlog", "Lag", "Lease", "Log", "LogEngine", "Retention"]
+
+
+#: No guards.
+UNGUARDED: Mapping[NodeId, int] = MappingProxyType({})
 
 
 class Log(Protocol):
     """Append-only, per node. All methods are safe to call concurrently from one event loop."""
 
-    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
+    async def append(
+        self,
+        node: NodeId,
+        *drafts: Draft,
+        expected: int | None = None,
+        floor: int = 0,
+        guards: Mapping[NodeId, int] = UNGUARDED,
+    ) -> Position:
         """Append in one atomic step: consecutive sequences, backlog entry, waiters woken. Returns the last position.
 
-        The first sequence is ``max(head, floor) + 1``; `floor` is the persisted watermark as the caller knows it and
-        keeps sequences rising after a log was lost (I1). With `expected`, appends only if ``max(head, floor)`` equals
-        it, else `Conflict` with `.head`. Raises `Gone` if the node was dropped, `Unavailable` if the engine cannot take
-        it now (then nothing was appended). Cancelled: appended whole or not at all. No drafts: ValueError.
+        The first sequence is ``max(head, floor) + 1``; `floor` is the persisted watermark as the caller knows it and keeps
+        sequences rising after a log was lost (I1). With `expected`, appends only if ``max(head, floor)`` equals it, else
+        `Conflict` with `.head`. With `guards`, only if those nodes have these heads, else `Conflict` without one: what the caller
+        has looked at has not moved since. Raises `Gone` if the node was dropped, `Unavailable` if the engine cannot take it now
+        (then nothing was appended). Cancelled: appended whole or not at all. No drafts: ValueError.
         """
         ...
 

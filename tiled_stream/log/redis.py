@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -25,7 +25,7 @@ from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
 from .codec import decode_event, encode_event
-from .port import Lag, Lease, Retention
+from .port import UNGUARDED, Lag, Lease, Retention
 from .redis_appends import Append, Appends
 from .redis_backlog import REMEMBER, RedisBacklog, closed
 from .redis_check import check, figures
@@ -141,17 +141,26 @@ class RedisLog:
 
     # ---------------------------------------------------------------- Log
 
-    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
+    async def append(
+        self,
+        node: NodeId,
+        *drafts: Draft,
+        expected: int | None = None,
+        floor: int = 0,
+        guards: Mapping[NodeId, int] = UNGUARDED,
+    ) -> Position:
         self._check_open()
         if not drafts:
             raise ValueError("nothing to append")
         encoded = [(d.time, encode_event(d.event), d.payload) for d in drafts]
         size = sum(len(event) + len(payload) for _, event, payload in encoded)
         known_epoch, known = self._known.get(node, ("", 0))
-        done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, size))
+        done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, guards, size))
         self._live_in(done.epoch)
         if done.outcome == "gone":
             raise Gone(f"The node {node} was deleted.")
+        if done.outcome == "moved":
+            raise Conflict("What this was decided by has moved meanwhile.")
         if done.outcome == "conflict":
             raise Conflict(f"The log stands at {done.sequence}, not at {expected}.", head=done.sequence)
         if done.outcome == "lost":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -39,7 +39,7 @@ _NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "READONLY", "CLUSTERDOWN", "BUS
 
 
 class Append(msgspec.Struct, frozen=True, eq=False):
-    """What is asked for: drafts as (time, event, payload), and what this process knows of the node's head, and in which epoch."""
+    """What is asked for: drafts as (time, event, payload), what this process knows of the node's head, and in which epoch."""
 
     node: NodeId
     drafts: Sequence[tuple[float, bytes, bytes]]
@@ -47,11 +47,12 @@ class Append(msgspec.Struct, frozen=True, eq=False):
     floor: int
     known: int
     known_epoch: str
+    guards: Mapping[NodeId, int]
     size: int
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """`outcome`: ok, conflict, gone or lost; `sequence`: of the last record, or where the log stands."""
+    """`outcome`: ok, conflict, moved, gone or lost; `sequence`: of the last record, or where the log stands."""
 
     epoch: str
     outcome: str
@@ -194,7 +195,17 @@ class Appends:
         for waiting in batch:
             append = waiting.append
             expected = "" if append.expected is None else append.expected
-            arguments += [append.node, expected, append.floor, append.known, append.known_epoch, len(append.drafts)]
+            arguments += [
+                append.node,
+                expected,
+                append.floor,
+                append.known,
+                append.known_epoch,
+                len(append.guards),
+                len(append.drafts),
+            ]
+            for guarded, head in append.guards.items():
+                arguments += [guarded, head]
             for time, event, payload in append.drafts:
                 arguments += [repr(time), event, payload, "1" if len(payload) <= SMALL else "0"]
         return arguments

@@ -17,11 +17,12 @@ import msgspec
 
 from ..catalog.port import Catalog, Stored
 from ..domain.errors import EpochChanged, Gone, NotFound, Truncated
-from ..domain.events import Record
+from ..domain.events import Draft, Record
 from ..domain.fold import Child, ContainerTail, DataTail, Edit, edited
 from ..domain.nodes import ROOT, Node, NodeId
+from ..domain.position import Position
 from ..domain.structures import TableStructure
-from ..log.port import LogEngine
+from ..log.port import UNGUARDED, LogEngine
 
 __all__ = ["Located", "Repository"]
 
@@ -36,12 +37,14 @@ class Located(msgspec.Struct, frozen=True):
 
     `node` carries the present metadata and structure. `head` is the sequence of its own log up to which `node` is folded.
     `column` is set if the path went on into a table: then the thing addressed is that column, a virtual array.
+    `guards`: the heads that this was found by; as long as they stand, it is so still.
     """
 
     node: Node
     path: tuple[str, ...]
     head: int
     column: str | None = None
+    guards: Mapping[NodeId, int] = UNGUARDED
 
 
 class _Tail(Protocol):
@@ -80,6 +83,36 @@ class Repository:
                 raise _not_found(path)
             found = child
         return await self._present(found, path, heads)
+
+    def recall(self, path: tuple[str, ...]) -> Located | None:
+        """What `resolve` would find, as this process last knew it, without asking anybody; None if it does not know all of it.
+
+        For those who append with the `guards`: if anything has moved since, the log says so.
+        """
+        tail = self._containers.get(ROOT)
+        guards: dict[NodeId, int] = {}
+        known = tail.children.get("") if tail is not None else None
+        column = None
+        for depth, key in enumerate(path):
+            if not isinstance(known, Child):
+                return None
+            structure = known.node.structure
+            if isinstance(structure, TableStructure) and depth == len(path) - 1 and key in structure.columns:
+                column = key
+                break
+            if tail is None or tail.epoch != self._log.epoch:
+                return None
+            guards[ROOT if depth == 0 else known.node.id] = tail.cursor
+            known = tail.children.get(key)
+            tail = self._containers.get(known.node.id) if isinstance(known, Child) else None
+        return self._recalled(known, path, column, guards) if isinstance(known, Child) else None
+
+    def learn(self, node: NodeId, position: Position, draft: Draft) -> None:
+        """What this process appended itself need not be read back."""
+        record = Record(position.sequence, draft.time, draft.event)
+        for tail in (self._containers.get(node), self._data.get(node)):
+            if tail is not None and tail.epoch == position.epoch and tail.cursor == position.sequence - 1:
+                tail.fold([record])
 
     async def child(self, parent: NodeId, key: str, heads: Heads | None = None) -> tuple[Child | None, int]:
         """The child under `key`, or None, and the sequence of the parent's log as of which that is so.
@@ -125,6 +158,18 @@ class Repository:
         except NotFound:
             return tail.moved_since(0)
         return stored.children + tail.moved_since(stored.watermark)
+
+    def _recalled(self, known: Child, path: tuple[str, ...], column: str | None, guards: dict[NodeId, int]) -> Located | None:
+        """Its own present: that of a table never changes its columns; anything else is guarded by its own head too."""
+        node = known.node
+        tail = self._containers.get(node.id) if node.family == "container" else self._data.get(node.id)
+        if tail is None or tail.epoch != self._log.epoch:
+            return None
+        if isinstance(tail, DataTail) and tail.data_sources is not node.data_sources:
+            node = msgspec.structs.replace(node, data_sources=tail.data_sources)
+        if node.family != "table":
+            guards[node.id] = tail.cursor
+        return Located(node, path, tail.cursor, column, guards)
 
     async def _heads_along(self, path: tuple[str, ...]) -> Heads:
         """The heads of the nodes on the way, as far as it is known, in one question."""
@@ -194,10 +239,11 @@ class Repository:
             self._containers.move_to_end(id)
             if len(tail.children) > self._max_children:
                 tail = await self._shortened(id, tail)
-        missing, tried = 0, -1
+        missing: int | None = 0
+        tried = -1
         while tail is None or (missing := await self._catch_up(id, tail, heads)) is not None:
             watermark = await self._watermark(id)
-            tail = ContainerTail(_begin(watermark, missing, tried), self._log.epoch)
+            tail = ContainerTail(_begin(watermark, missing or 0, tried), self._log.epoch)
             tried = watermark
             self._remember(self._containers, id, tail)
         return tail

@@ -126,7 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_total_bytes: int = 512 << 20
     log_sync: Literal["normal", "full"] = "normal"
     persist: bool = True
-    persist_linger_seconds: float = 0.1
+    persist_linger_seconds: float = 0.25
     barrier_timeout_seconds: float = 10.0
     drain_timeout_seconds: float = 20.0
     ready_backlog_seconds: float = 60.0

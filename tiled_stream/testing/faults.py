@@ -11,7 +11,7 @@ process that dies after its seventh step, wherever that is. Wrappers are engines
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from ..catalog.port import Catalog
@@ -19,7 +19,7 @@ from ..domain.errors import Gone, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
-from ..log.port import Lag, Lease, LogEngine, Retention
+from ..log.port import UNGUARDED, Lag, Lease, LogEngine, Retention
 from ..storage.port import ArrayStore, TableStore
 
 __all__ = ["Crash", "CrashAfter", "Fault", "FaultyLog", "Flaky", "LostHints", "Slow", "faulty_apply"]
@@ -121,8 +121,17 @@ class FaultyLog(LogEngine):
     async def close(self) -> None:
         await self._step("close", self._inner.close)
 
-    async def append(self, node: NodeId, *drafts: Draft, expected: int | None = None, floor: int = 0) -> Position:
-        return await self._step("append", lambda: self._inner.append(node, *drafts, expected=expected, floor=floor))
+    async def append(
+        self,
+        node: NodeId,
+        *drafts: Draft,
+        expected: int | None = None,
+        floor: int = 0,
+        guards: Mapping[NodeId, int] = UNGUARDED,
+    ) -> Position:
+        return await self._step(
+            "append", lambda: self._inner.append(node, *drafts, expected=expected, floor=floor, guards=guards)
+        )
 
     async def read(
         self,

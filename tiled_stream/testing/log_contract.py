@@ -162,6 +162,31 @@ class LogContract(BacklogContract, RetentionContract):
         assert (await engine.append(node, draft(), expected=5, floor=5)).sequence == 6
         assert (await engine.append(node, draft(), expected=6, floor=5)).sequence == 7
 
+    async def test_guards_must_not_have_moved(self, engine: LogEngine) -> None:
+        node, first, second, never = (new_id() for _ in range(4))
+        await fill(engine, first, 1, 2)
+        await fill(engine, second, 1)
+        assert (await engine.append(node, draft(), guards={first: 2, second: 1, never: 0})).sequence == 1
+        assert (await engine.append(node, draft(), expected=1, guards={first: 2})).sequence == 2
+        for guards in ({first: 1}, {first: 3}, {first: 2, second: 0}, {never: 1}):
+            with pytest.raises(Conflict) as lost:
+                await engine.append(node, draft(), guards=guards)
+            assert lost.value.head is None
+        await fill(engine, second, 2)
+        with pytest.raises(Conflict):
+            await engine.append(node, draft(), guards={second: 1})
+        await engine.drop(first)
+        with pytest.raises(Conflict):
+            await engine.append(node, draft(), guards={first: 2})
+        assert (await engine.head(node)).sequence == 2
+
+    async def test_of_two_who_guard_each_other_one_wins(self, engine: LogEngine) -> None:
+        first, second = new_id(), new_id()
+        race = (engine.append(first, draft(), guards={second: 0}), engine.append(second, draft(), guards={first: 0}))
+        results = await asyncio.gather(*race, return_exceptions=True)
+        assert sum(await engine.heads([first, second]), 0) == 1  # type: ignore[arg-type]
+        assert [isinstance(result, Conflict) for result in results].count(True) == 1
+
     # ---------------------------------------------------------------- read
 
     async def test_read_begins_after_the_cursor(self, engine: LogEngine) -> None:

@@ -1,6 +1,7 @@
 -- ARGV: new epoch, key of this writer, token of this batch, seconds that clean nodes are remembered, number of appends; for each append:
---   node, expected ("" for none), floor, known head, epoch in which it was known, number of drafts; for each draft: time, event, payload, small?
--- Returns the epoch, and for each append: what became of it (ok, conflict, gone, lost) and a sequence.
+--   node, expected ("" for none), floor, known head, epoch in which it was known, number of guards, number of drafts;
+--   for each guard: node, head; for each draft: time, event, payload, small?
+-- Returns the epoch, and for each append: what became of it (ok, conflict, moved, gone, lost) and a sequence.
 --
 -- A batch that is sent twice (its answer was lost) is done once: the answer is kept beside the records, in the same step.
 local candidate, writer, token, remember = ARGV[1], base .. 'w:' .. ARGV[2], ARGV[3], ARGV[4]
@@ -11,9 +12,9 @@ local epoch = epoch_or(candidate)
 local answer = {epoch}
 local at = 6
 
-local function append(node, expected, floor, known, known_epoch, drafts)
-  local first_draft = at
-  at = at + 4 * drafts
+local function append(node, expected, floor, known, known_epoch, guards, drafts)
+  local first_guard, first_draft = at, at + 2 * guards
+  at = first_draft + 4 * drafts
   local head_key, state_key = base .. 'h:' .. node, base .. 'n:' .. node
   local found = call('GET', head_key)
   if found == '-' then return 'gone', 0 end
@@ -35,6 +36,10 @@ local function append(node, expected, floor, known, known_epoch, drafts)
     end
   end
   if expected and expected ~= low then return 'conflict', low end
+  for place = first_guard, first_draft - 2, 2 do
+    local stands = call('GET', base .. 'h:' .. ARGV[place])
+    if (stands or '0') ~= ARGV[place + 1] then return 'moved', low end
+  end
 
   local was_clean = head == settled
   if low > head then -- what lies between is persisted, or lost; whoever held a lease has lost it
@@ -79,9 +84,10 @@ end
 
 for _ = 1, num(ARGV[5]) do
   local node, expected = ARGV[at], ARGV[at + 1]
-  local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 5])
-  at = at + 6
-  local outcome, sequence = append(node, expected ~= '' and num(expected), floor, known, known_epoch, drafts)
+  local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 6])
+  local guards = num(ARGV[at + 5])
+  at = at + 7
+  local outcome, sequence = append(node, expected ~= '' and num(expected), floor, known, known_epoch, guards, drafts)
   answer[#answer + 1] = outcome
   answer[#answer + 1] = text(sequence)
 end
