@@ -13,8 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from ..domain.errors import Unavailable
@@ -35,7 +35,7 @@ _BATCH_BYTES = 1 << 20
 _PENDING_BYTES = 256 << 20
 _PAUSE = 0.02
 #: Answers that say "not now": the same batch can be sent again.
-_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "READONLY", "CLUSTERDOWN", "BUSY")
+_NOT_NOW = (ReadOnlyError, TryAgainError, ClusterDownError)
 
 
 class Append(msgspec.Struct, frozen=True, eq=False):
@@ -82,7 +82,7 @@ class Appends:
     ) -> None:
         self._connection = connection
         self._base = base
-        self._script = Script("append")
+        self._script = Script("append", adds=True)
         self._remember = remember
         self._patience = patience
         self._synced = synced
@@ -159,7 +159,7 @@ class Appends:
             except RedisError as error:
                 self.errors += 1
                 failure = unavailable(error)
-                if not str(error).startswith(_NOT_NOW):
+                if not isinstance(error, _NOT_NOW):
                     raise failure from error
             if loop.time() > deadline:
                 doubt = " It may have been written all the same." if in_doubt else ""

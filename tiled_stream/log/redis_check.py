@@ -9,7 +9,7 @@ from .redis_link import Link
 
 __all__ = ["check", "figures"]
 
-_OLDEST = (6, 2)
+_OLDEST = (7, 0)
 
 
 async def check(link: Link, *, strict: bool, synced: bool) -> list[str]:
@@ -17,7 +17,7 @@ async def check(link: Link, *, strict: bool, synced: bool) -> list[str]:
     info = await _info(link)
     version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2])
     if version < _OLDEST:
-        raise Unavailable(f"Redis {info.get('redis_version')} is too old for the log: it takes 6.2 or later, or Valkey.")
+        raise Unavailable(f"Redis {info.get('redis_version')} is too old for the log: it takes 7.0 or later, or Valkey.")
     warnings = []
     if info.get("aof_enabled") != "1":
         warnings.append(

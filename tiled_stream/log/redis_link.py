@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from ..domain.errors import Unavailable
@@ -30,11 +30,15 @@ _PAUSE = 0.02
 
 
 class Script:
-    """A file of `lua/`, behind the prelude. Known to the server by its digest, so that versions live side by side."""
+    """A file of `lua/`, behind the prelude. Known to the server by its digest, so that versions live side by side.
 
-    def __init__(self, name: str) -> None:
+    `adds`: it adds records, which a server that is full refuses. The others must go on, for they are the way out.
+    """
+
+    def __init__(self, name: str, *, adds: bool = False) -> None:
         folder = files(__package__) / "lua"
-        text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+        text = "#!lua\n" if adds else "#!lua flags=allow-oom\n"
+        text += (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
         self.text = text.encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
@@ -143,6 +147,8 @@ def unavailable(error: Exception) -> Unavailable:
         return Unavailable("Redis, which holds the log, does not answer; try again.", retry_after=1.0)
     if isinstance(error, Disconnected | OSError):
         return Unavailable(f"Redis, which holds the log, cannot be reached: {error}", retry_after=1.0)
+    if isinstance(error, OutOfMemoryError):
+        return Unavailable("Redis, which holds the log, is full (maxmemory); what it holds is safe. Try again.", retry_after=5.0)
     return Unavailable(f"Redis, which holds the log, refuses: {error}", retry_after=1.0)
 
 
