@@ -1,7 +1,8 @@
 """Tables in an SQL engine that blocks: the port (`TableStore`), kept by a thread that writes and a few that read.
 
 Here is what all such engines share: what a batch changes, which of its records count (I5), how threads are used. An engine
-(`TableEngine`) is plain blocking code; it never sees two writes at once.
+(`TableEngine`) is plain blocking code; it never sees two writes at once. (`postgres_tables.py`, which does not block, takes only
+`allocation` and `changes`.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from .arrow_columns import Rows
 
-__all__ = ["Change", "SqlTables", "TableEngine", "changes"]
+__all__ = ["Change", "SqlTables", "TableEngine", "allocation", "changes"]
 
 
 class Change(msgspec.Struct):
@@ -79,19 +80,8 @@ class SqlTables:
         await self._writer.close()
 
     def allocate(self, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]) -> Allocation:
-        """See `TableStore`. A `table_name` of the client is checked and told back; rows lie by schema, whatever it is."""
-        if mimetype not in (None, SQL_TABLE):
-            raise UnsupportedType(
-                f"Tables of type {mimetype!r} cannot be written here; leave the mimetype out, or use {SQL_TABLE!r}."
-            )
-        check_columns(structure)
-        return Allocation(
-            data_uri=self._data_uri,
-            is_directory=False,
-            mimetype=SQL_TABLE,
-            parameter="data_uri",
-            parameters={"table_name": table_name(structure, parameters), "dataset_id": dataset_id(node)},
-        )
+        """See `TableStore`."""
+        return allocation(self._data_uri, node, structure, mimetype, parameters)
 
     async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
         """See `TableStore`."""
@@ -119,6 +109,27 @@ class SqlTables:
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """See `TableStore`."""
         await self._writer.run(self._engine.delete, [(dataset_id(node), structure) for node, structure in nodes])
+
+
+def allocation(
+    data_uri: str, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]
+) -> Allocation:
+    """A place in the database `data_uri`.
+
+    A `table_name` of the client is checked and told back; rows lie by schema, whatever it is.
+    """
+    if mimetype not in (None, SQL_TABLE):
+        raise UnsupportedType(
+            f"Tables of type {mimetype!r} cannot be written here; leave the mimetype out, or use {SQL_TABLE!r}."
+        )
+    check_columns(structure)
+    return Allocation(
+        data_uri=data_uri,
+        is_directory=False,
+        mimetype=SQL_TABLE,
+        parameter="data_uri",
+        parameters={"table_name": table_name(structure, parameters), "dataset_id": dataset_id(node)},
+    )
 
 
 def changes(batches: Sequence[TableBatch], stored: Callable[[int], int]) -> tuple[list[Change], dict[int, int]]:

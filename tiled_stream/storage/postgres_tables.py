@@ -1,0 +1,311 @@
+"""Tables in PostgreSQL: nodes of one schema share an SQL table, written and read by binary COPY, from many processes at once.
+
+Columns are stored by position (`arrow_columns.py`), rows of schemas without an exact SQL form as Arrow bodies
+(`arrow_bodies.py`).
+Everything is in the schema `tiled_stream`, so that a database may be shared with a catalog or with what another server left.
+
+What must stay true: rows and watermarks are one transaction (I5). Whoever writes holds the watermarks of its datasets, so that of
+two persisters with the same batch the second finds it applied; a primary key refuses the same row twice, whatever happens. Locks
+are taken in one order: watermarks by number, then the making of tables.
+An SQL table goes with its last rows if nobody uses it at that moment; a process that still counts on it makes it again.
+Small batches are encoded and decoded where they are, large ones in threads: nothing blocks the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]
+
+from ..domain.errors import Unavailable
+from ..domain.nodes import NodeId
+from ..domain.structures import TableStructure
+from .engine_thread import EngineThread
+from .layout import dataset_id, schema_table
+from .port import Allocation, TableBatch
+from .postgres_connect import Database, Session, public_uri
+from .sql_tables import Change, allocation, changes
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from .arrow_columns import Column, Rows
+    from .postgres_copy import Answer
+
+__all__ = ["PostgresTables"]
+
+T = TypeVar("T")
+
+_SCHEMA = "tiled_stream"
+_WATERMARKS = f"{_SCHEMA}.watermarks"
+_LOCK = f"SELECT dataset, watermark FROM {_WATERMARKS} WHERE dataset = ANY($1::bigint[]) ORDER BY dataset FOR UPDATE"
+#: Rows of schemas that have no exact SQL form: the Arrow bodies themselves.
+_BODIES = "bodies"
+_BODIES_COLUMNS = (
+    "_dataset_id BIGINT, _partition_id BIGINT, _sequence BIGINT, rows BIGINT, body BYTEA, "
+    "PRIMARY KEY (_dataset_id, _partition_id, _sequence)"
+)
+#: One process at a time makes tables: CREATE TABLE IF NOT EXISTS alone fails where two do it at once.
+_ONE_MAKER = "SELECT pg_advisory_xact_lock(hashtextextended('tiled_stream.tables', 0))"
+#: Bytes from which on a thread does the work.
+_SMALL = 64 << 10
+#: Bytes of an answer that are decoded at a time.
+_PIECE = 4 << 20
+#: Seconds that a deletion may take: it says nothing until it is done.
+_DELETE_SECONDS = 1800.0
+
+
+class PostgresTables:
+    """`TableStore`. `uri`: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, or ``?host=/DIRECTORY`` for a Unix socket."""
+
+    def __init__(self, uri: str, *, pool_size: int = 5) -> None:
+        self._database = Database(uri, pool_size=pool_size)
+        self._data_uri = public_uri(uri)
+        self._threads = EngineThread("postgres tables", threads=2)
+        # SQL tables that were there when this process last looked; if one was dropped since, the work is done again.
+        self._tables: set[str] = set()
+
+    async def open(self) -> None:
+        """Connect, and make what is missing, one process at a time. `Unavailable` if it cannot be done."""
+        await self._database.open()
+        try:
+            async with self._database.transaction() as db:
+                await db.execute(_ONE_MAKER)
+                if await db.value("SELECT to_regnamespace($1) IS NULL", _SCHEMA):
+                    await db.execute(f"CREATE SCHEMA {_SCHEMA}")
+                await db.execute(
+                    f"CREATE TABLE IF NOT EXISTS {_WATERMARKS} (dataset BIGINT PRIMARY KEY, watermark BIGINT NOT NULL)"
+                )
+                await db.execute(f"CREATE TABLE IF NOT EXISTS {_SCHEMA}.{_BODIES} ({_BODIES_COLUMNS})")
+        except BaseException:
+            await self._database.close()
+            raise
+        self._tables = {_BODIES}
+
+    async def close(self) -> None:
+        """Finish what was begun, then close all connections. Idempotent."""
+        await self._database.close()
+        await self._threads.close()
+
+    def allocate(self, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]) -> Allocation:
+        """See `TableStore`."""
+        return allocation(self._data_uri, node, structure, mimetype, parameters)
+
+    async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
+        """See `TableStore`. Cancelled, or with the connection lost: all of it is applied, or nothing."""
+        return await self._again(lambda: self._apply(batches))
+
+    async def read(
+        self,
+        node: NodeId,
+        structure: TableStructure,
+        *,
+        columns: Sequence[str] | None = None,
+        partition: int | None = None,
+    ) -> pyarrow.Table:
+        """See `TableStore`. Memory: the answer, and a piece of some MiB that is being decoded."""
+        from .arrow_columns import chosen, declared_table
+        from .postgres_copy import postgres_columns
+
+        positions, schema = chosen(structure, columns)
+        if not positions:
+            return schema.empty_table()
+        kept = postgres_columns(structure)
+        if kept is None:
+            return await self._read_bodies(dataset_id(node), positions, schema, partition)
+        names, stored = [f"c{n}" for n in positions], [kept[n] for n in positions]
+        answer = await self._select(schema_table(structure), names, stored, dataset_id(node), partition, "_sequence, _row")
+        if answer is None:
+            return schema.empty_table()
+        return await self._work(answer.size, lambda: declared_table(answer.columns(), schema))
+
+    async def rows(self, node: NodeId, structure: TableStructure) -> int:
+        """See `TableStore`."""
+        table = _table(structure)
+        what = "coalesce(sum(rows), 0)::bigint" if table == _BODIES else "count(*)"
+        try:
+            async with self._database.session() as db:
+                found = await db.value(f"SELECT {what} FROM {_SCHEMA}.{table} WHERE _dataset_id = $1", dataset_id(node))
+        except asyncpg.UndefinedTableError:
+            return 0
+        return int(found)
+
+    async def watermark(self, node: NodeId) -> int:
+        """See `TableStore`."""
+        async with self._database.session() as db:
+            return await db.value(f"SELECT watermark FROM {_WATERMARKS} WHERE dataset = $1", dataset_id(node)) or 0
+
+    async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
+        """See `TableStore`. An SQL table that is in use at that moment stays, empty, until the next deletion from it."""
+        datasets = sorted({dataset_id(node) for node, _ in nodes})
+        tables = sorted({_table(structure) for _, structure in nodes})
+        await self._again(lambda: self._delete(datasets, tables))
+        for table in tables:
+            if table != _BODIES:
+                await self._drop_if_empty(table)
+
+    async def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
+        async with self._database.transaction() as db:
+            stored = await _locked(db, batches)
+            size = sum(len(r.payload) for b in batches for r in b.records)
+            found, advanced = await self._work(size, lambda: changes(batches, lambda dataset: stored.get(dataset, 0)))
+            found = [c for c in found if c.erased or c.rows]
+            made = await self._make(db, found)
+            for change in found:
+                await self._change(db, change)
+            await db.execute(
+                f"UPDATE {_WATERMARKS} SET watermark = v.w FROM unnest($1::bigint[], $2::bigint[]) v(d, w) WHERE dataset = v.d",
+                list(advanced),
+                list(advanced.values()),
+            )
+        self._tables |= made
+        reached = stored | advanced
+        return [reached.get(dataset_id(b.node), 0) for b in batches]
+
+    async def _make(self, db: Session, found: Sequence[Change]) -> set[str]:
+        """Make the SQL tables that this process does not know. Returns their names, to be known once they are committed."""
+        from .arrow_columns import META
+        from .postgres_copy import postgres_columns
+
+        missing = {table: change for change in found if (table := _table(change.structure)) not in self._tables}
+        if missing:
+            await db.execute(_ONE_MAKER)
+        for table, change in missing.items():
+            names = ", ".join(f"{name} {sql}" for name, sql in META.items())
+            data = "".join(f"c{n} {column.sql}, " for n, column in enumerate(postgres_columns(change.structure) or ()))
+            await db.execute(f"CREATE TABLE IF NOT EXISTS {_SCHEMA}.{table} ({names}, {data}PRIMARY KEY ({', '.join(META)}))")
+        return set(missing)
+
+    async def _change(self, db: Session, change: Change) -> None:
+        """One COPY for all rows of a schema."""
+        from .arrow_bodies import gathered
+        from .arrow_columns import stored_table
+        from .postgres_copy import in_order, postgres_columns
+
+        table, columns = _table(change.structure), postgres_columns(change.structure)
+        for dataset, partition in dict.fromkeys(change.erased):
+            await db.execute(f"DELETE FROM {_SCHEMA}.{table} WHERE {_where(dataset, partition)}")
+        if not change.rows:
+            return
+
+        def stored() -> pyarrow.Table:
+            return in_order(_bodies(gathered(change.rows)) if columns is None else stored_table(change.rows, columns))
+
+        incoming = await self._work(sum(r.table.nbytes for r in change.rows), stored)
+        async with aclosing(self._encoded(incoming)) as pieces:
+            await db.put(_SCHEMA, table, incoming.column_names, pieces)
+
+    async def _encoded(self, incoming: pyarrow.Table) -> AsyncGenerator[bytes, None]:
+        from .postgres_copy import HEADER, TRAILER, encode, steps
+
+        yield HEADER
+        for step in steps(incoming):
+            yield await self._work(step.nbytes, lambda step=step: encode(step))  # type: ignore[misc]
+        yield TRAILER
+
+    async def _read_bodies(
+        self, dataset: int, positions: Sequence[int], schema: pyarrow.Schema, partition: int | None
+    ) -> pyarrow.Table:
+        from .arrow_bodies import decode, joined
+        from .arrow_columns import declared_table
+        from .postgres_copy import BYTES
+
+        answer = await self._select(_BODIES, ["body"], [BYTES], dataset, partition, "_sequence")
+
+        def table() -> pyarrow.Table:
+            bodies = [] if answer is None else [decode(b.as_buffer()).select(positions) for b in answer.columns()[0]]
+            return declared_table(joined(bodies).columns, schema) if bodies else schema.empty_table()
+
+        return await self._work(0 if answer is None else answer.size, table)
+
+    async def _select(
+        self, table: str, names: Sequence[str], columns: Sequence[Column], dataset: int, partition: int | None, order: str
+    ) -> Answer | None:
+        """The rows in order. None: there is no such SQL table."""
+        from .postgres_copy import Answer, selected
+
+        answer = Answer(columns)
+
+        async def sink(data: bytes) -> None:
+            answer.add(data)
+            if answer.size >= _PIECE:
+                await self._work(answer.size, answer.decode)
+
+        query = (
+            f"SELECT {selected(names, columns)} FROM {_SCHEMA}.{table} WHERE {_where(dataset, partition)} "
+            f"ORDER BY _partition_id, {order}"
+        )
+        try:
+            async with self._database.session() as db:
+                await db.take(query, sink)
+        except asyncpg.UndefinedTableError:
+            return None
+        return answer
+
+    async def _delete(self, datasets: Sequence[int], tables: Sequence[str]) -> None:
+        async with self._database.transaction(seconds=_DELETE_SECONDS) as db:
+            await db.rows(_LOCK, datasets)
+            await db.execute(f"DELETE FROM {_WATERMARKS} WHERE dataset = ANY($1)", datasets)
+            there = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass($2 || '.' || name) IS NOT NULL"
+            for (table,) in await db.rows(there, tables, _SCHEMA):
+                await db.execute(f"DELETE FROM {_SCHEMA}.{table} WHERE _dataset_id = ANY($1)", datasets)
+
+    async def _drop_if_empty(self, table: str) -> None:
+        """Only while nobody uses it; who writes next finds it missing and makes it again."""
+        some = f"SELECT EXISTS (SELECT FROM {_SCHEMA}.{table})"
+        with suppress(asyncpg.UndefinedTableError):  # another process was faster
+            async with self._database.transaction() as db:
+                if await db.value(some) or not await db.has_locked(f"{_SCHEMA}.{table}") or await db.value(some):
+                    return
+                await db.execute(f"DROP TABLE {_SCHEMA}.{table}")
+            self._tables.discard(table)
+
+    async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, and once more if an SQL table was dropped meanwhile."""
+        with suppress(asyncpg.UndefinedTableError):
+            return await work()
+        self._tables = {_BODIES}
+        try:
+            return await work()
+        except asyncpg.UndefinedTableError as error:
+            raise Unavailable(f"The table storage {self._data_uri} has lost a table: {error}") from error
+
+    async def _work(self, size: int, work: Callable[[], T]) -> T:
+        """Small things here, for a thread costs more; large ones there."""
+        return work() if size < _SMALL else await self._threads.run(work)
+
+
+async def _locked(db: Session, batches: Sequence[TableBatch]) -> dict[int, int]:
+    """The stored watermarks, which nobody else can move until the transaction ends (I5)."""
+    if new := sorted({dataset_id(b.node) for b in batches if b.records and b.after == 0}):
+        await db.execute(f"INSERT INTO {_WATERMARKS} SELECT unnest($1::bigint[]), 0 ON CONFLICT DO NOTHING", new)
+    found = await db.rows(_LOCK, sorted({dataset_id(b.node) for b in batches}))
+    return dict(found)
+
+
+def _table(structure: TableStructure) -> str:
+    from .postgres_copy import postgres_columns
+
+    return _BODIES if postgres_columns(structure) is None else schema_table(structure)
+
+
+def _where(dataset: int, partition: int | None) -> str:
+    return f"_dataset_id = {dataset}" + ("" if partition is None else f" AND _partition_id = {int(partition)}")
+
+
+def _bodies(rows: Sequence[Rows]) -> pyarrow.Table:
+    import pyarrow
+
+    from .arrow_bodies import encode
+
+    return pyarrow.table(
+        {
+            "_dataset_id": [r.dataset for r in rows],
+            "_partition_id": [r.partition for r in rows],
+            "_sequence": [r.sequence for r in rows],
+            "rows": [r.table.num_rows for r in rows],
+            "body": pyarrow.array([encode(r.table) for r in rows], pyarrow.large_binary()),
+        }
+    )
