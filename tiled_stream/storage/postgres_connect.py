@@ -2,7 +2,7 @@
 
 What must stay true: no password leaves this file, neither in a URI that is told to others nor in an error. Only an error that
 lies in the data themselves comes out as it is; all others are the server's, or its operator's, and nothing is given up for them.
-A connection on which something was cancelled or took too long is closed, and the server rolls back.
+A connection on which something went wrong, was cancelled or took too long is closed, and the server rolls back.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Session:
 
     def end(self) -> None:
         """Close the connection at once; the server rolls back."""
-        self._connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # it was lost, and is no longer ours
+            self._connection.terminate()
 
     async def _renewing(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         async for piece in pieces:
@@ -143,8 +144,8 @@ class Database:
                 session = Session(connection, limit, self._shown)
                 try:
                     yield session
-                except asyncio.CancelledError:
-                    session.end()
+                except (asyncio.CancelledError, Unavailable):
+                    session.end()  # who knows in what state
                     raise
                 finally:
                     await self._pool.release(connection)
@@ -159,8 +160,7 @@ class Database:
             try:
                 yield session
             except Unavailable:
-                session.end()  # who knows in what state
-                raise
+                raise  # the connection is closed
             except Exception:
                 await session.execute("ROLLBACK")
                 raise
@@ -182,8 +182,13 @@ def _connect_arguments(uri: str) -> tuple[str, dict[str, Any]]:
     """What asyncpg is given: its own kind of URI, and what it takes apart from it."""
     parts = urlsplit(uri)
     user, at, place = parts.netloc.rpartition("@")
-    if parts.scheme not in _SCHEMES or _PLACE.match(place) is None:
-        raise Malformed(f"{redacted(uri)!r} names no PostgreSQL database: write postgresql://USER@HOST:PORT/DATABASE.")
+    # A password with one of /?# ends the place too early; what follows must not be taken for the name of the database.
+    is_cut = "@" in parts.path + parts.query + parts.fragment
+    if parts.scheme not in _SCHEMES or is_cut or _PLACE.match(place) is None:
+        raise Malformed(
+            f"{redacted(uri)!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and what a "
+            "password has of @:/?#% in escapes (%40 for @)."
+        )
     options: dict[str, Any] = {}
     query = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -210,7 +215,8 @@ def _faults(shown: str) -> Iterator[None]:
         if (error.sqlstate or "").startswith(_OF_THE_DATA):
             raise
         raise Unavailable(f"The table storage {shown} cannot be used now: {_sentence(error)}") from error
-    except (OSError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The last one: the server has said that it goes, but the connection is not closed yet.
         raise Unavailable(f"The table storage {shown} cannot be reached now: {_sentence(error)}") from error
 
 

@@ -59,8 +59,11 @@ _BINARY = pyarrow.large_binary()
 BYTES = Column("BYTEA", _BINARY, _BINARY)
 #: Bytes of Arrow data that are encoded at a time.
 _STEP = 1 << 20
-#: PostgreSQL takes up to 1600 columns, and a row must fit into a page of 8 KiB but for the bytes that it can keep elsewhere.
-_MOST_COLUMNS = 1500
+#: Bytes of an answer that are decoded at a time.
+_PIECE = 4 << 20
+#: PostgreSQL selects up to 1664 things, those to sort by included; what has a fixed length is selected with its nulls. And a row
+#: must fit into a page of 8 KiB but for the bytes that it can keep elsewhere.
+_MOST_SELECTED = 1600
 _MOST_BYTES = 8000
 _LENGTH = Struct(">i").unpack_from
 
@@ -72,9 +75,11 @@ def postgres_columns(structure: TableStructure) -> tuple[Column, ...] | None:
     if others is None or any(c.sql not in _TYPES for c in others):
         return None
     columns = tuple(Column(*_TYPES[c.sql], c.declared) for c in others)
+    ragged = sum(c.stored == _BINARY for c in columns)
+    fixed = len(columns) - ragged
     # A header and the bits of nulls; eight bytes a value, aligned; a pointer to bytes kept elsewhere.
-    most = 32 + len(columns) // 8 + 8 * len(META) + sum(24 if c.stored == _BINARY else 8 for c in columns)
-    return columns if len(columns) <= _MOST_COLUMNS and most <= _MOST_BYTES else None
+    most = 32 + len(columns) // 8 + 8 * (len(META) + fixed) + 24 * ragged
+    return columns if 2 * fixed + ragged <= _MOST_SELECTED and most <= _MOST_BYTES else None
 
 
 def in_order(table: pyarrow.Table) -> pyarrow.Table:
@@ -125,8 +130,11 @@ class Answer:
         self._ragged = [n for n, c in enumerate(columns) if c.stored == _BINARY]
         stored = [t for n in self._fixed for t in (columns[n].stored, pyarrow.bool_())]
         self._layout = _layout(stored, len(self._ragged))
-        # What was added and is not decoded, and its bytes; after `decode` a row that is not complete yet.
+        # What was added and is not decoded; after `decode` a row that is not complete yet. Bytes of it now, and as it was left.
         self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._left = 0
+        # All bytes that were added.
         self.size = 0
         self._is_begun = False
         self._found: list[list[pyarrow.Array]] = [[] for _ in columns]
@@ -134,7 +142,12 @@ class Answer:
     def add(self, data: bytes) -> None:
         """The next bytes, cut anywhere. Cheap."""
         self._pieces.append(data)
+        self._waiting += len(data)
         self.size += len(data)
+
+    def is_due(self) -> bool:
+        """It is time to decode. A row longer than a piece is not looked at again before it has doubled."""
+        return self._waiting >= max(_PIECE, 2 * self._left)
 
     def decode(self) -> None:
         """Take up what was added."""
@@ -143,7 +156,8 @@ class Answer:
             data, self._is_begun = data[len(HEADER) :], True
         if self._is_begun:
             data = data[self._decode(data) :]
-        self._pieces, self.size = [data], len(data)
+        self._pieces = [data]
+        self._waiting = self._left = len(data)
 
     def columns(self) -> list[pyarrow.ChunkedArray]:
         """All of it, once the COPY has ended. Also decodes the rest."""

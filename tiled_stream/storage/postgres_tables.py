@@ -49,10 +49,9 @@ _BODIES_COLUMNS = (
 )
 #: One process at a time makes tables: CREATE TABLE IF NOT EXISTS alone fails where two do it at once.
 _ONE_MAKER = "SELECT pg_advisory_xact_lock(hashtextextended('tiled_stream.tables', 0))"
-#: Bytes from which on a thread does the work.
+#: Bytes from which on a thread does the work, and how many a record weighs besides its rows.
 _SMALL = 64 << 10
-#: Bytes of an answer that are decoded at a time.
-_PIECE = 4 << 20
+_RECORD = 1 << 10
 #: Seconds that a deletion may take: it says nothing until it is done.
 _DELETE_SECONDS = 1800.0
 
@@ -68,7 +67,10 @@ class PostgresTables:
         self._tables: set[str] = set()
 
     async def open(self) -> None:
-        """Connect, and make what is missing, one process at a time. `Unavailable` if it cannot be done."""
+        """Connect, and make what is missing, one process at a time. `Unavailable` if it cannot be done.
+
+        The user must be allowed to make a schema in the database, or find `tiled_stream` there and may make tables in it.
+        """
         await self._database.open()
         try:
             async with self._database.transaction() as db:
@@ -134,8 +136,7 @@ class PostgresTables:
 
     async def watermark(self, node: NodeId) -> int:
         """See `TableStore`."""
-        async with self._database.session() as db:
-            return await db.value(f"SELECT watermark FROM {_WATERMARKS} WHERE dataset = $1", dataset_id(node)) or 0
+        return await self._again(lambda: self._watermark(dataset_id(node)))
 
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """See `TableStore`. An SQL table that is in use at that moment stays, empty, until the next deletion from it."""
@@ -145,6 +146,10 @@ class PostgresTables:
         for table in tables:
             if table != _BODIES:
                 await self._drop_if_empty(table)
+
+    async def _watermark(self, dataset: int) -> int:
+        async with self._database.session() as db:
+            return await db.value(f"SELECT watermark FROM {_WATERMARKS} WHERE dataset = $1", dataset) or 0
 
     async def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
         async with self._database.transaction() as db:
@@ -193,7 +198,7 @@ class PostgresTables:
         def stored() -> pyarrow.Table:
             return in_order(_bodies(gathered(change.rows)) if columns is None else stored_table(change.rows, columns))
 
-        incoming = await self._work(sum(r.table.nbytes for r in change.rows), stored)
+        incoming = await self._work(sum(_RECORD + r.table.nbytes for r in change.rows), stored)
         async with aclosing(self._encoded(incoming)) as pieces:
             await db.put(_SCHEMA, table, incoming.column_names, pieces)
 
@@ -230,7 +235,7 @@ class PostgresTables:
 
         async def sink(data: bytes) -> None:
             answer.add(data)
-            if answer.size >= _PIECE:
+            if answer.is_due():
                 await self._work(answer.size, answer.decode)
 
         query = (
