@@ -26,17 +26,23 @@ async def grouped(fetch: Fetch, source: Source, column: str, *, is_json: bool = 
     return [(rows.value(value) if is_json else value, count) for value, count in found]
 
 
-async def values_at(fetch: Fetch, source: Source, key: str) -> list[tuple[Any, int]]:
-    """Values of a metadata key; missing ones count as null. Scalars are grouped by SQL, lists and objects here."""
+async def values_at(
+    fetch: Fetch, source: Source, key: str, *, nothing: str = "0", scalar: Callable[[int, Any], Any] = lambda _, value: value
+) -> list[tuple[Any, int]]:
+    """Values of a metadata key; missing ones count as null. Scalars are grouped by SQL, lists and objects here.
+
+    `nothing` is a value in place of a missing one, `scalar` gives the value behind a stored one of a kind.
+    """
     parameters = (value_at(key), *source.condition.parameters)
     of = f"FROM {source.tables}{_JOIN} WHERE {source.condition.sql}"
     found = await fetch(
-        f"SELECT min({source.row}), coalesce(v.kind, {int(Kind.NULL)}) AS what, coalesce(v.value, 0) AS scalar, count(*) {of} "
+        f"SELECT min({source.row}), coalesce(v.kind, {int(Kind.NULL)}) AS what, coalesce(v.value, {nothing}) AS scalar, count(*) "
+        f"{of} "
         f"AND (v.kind IS NULL OR NOT {_DEEP}) GROUP BY what, scalar",
         parameters,
     )
     # By their JSON, objects with their keys in order: (first row, value, count).
-    values = {(kind, scalar): (row, _scalar(kind, scalar), count) for row, kind, scalar, count in found}
+    values = {(kind, raw): (row, _scalar(kind, scalar(kind, raw)), count) for row, kind, raw, count in found}
     for row, metadata in await fetch(f"SELECT {source.row}, n.metadata {of} AND {_DEEP} ORDER BY 1", parameters):
         value = rows.value(metadata)
         for part in key.split("."):

@@ -13,12 +13,14 @@ import msgspec
 from ..domain.errors import Malformed, NotSupported
 from ..domain.search import Filter
 from .conditions import FEW, MANY, MOST, SOME, Condition, Facts, Fragment, Way
-from .facts import SPECS, TAGS, Kind, element_at, kind_of, stored, value_at, words_in
+from .facts import SPECS, TAGS, Kind, element_at, kind_of, value_at, words_in
 
 __all__ = ["Dialect", "compiled"]
 
 #: Engines bound how deep an expression may be; so does patience.
 MAX_CONDITIONS = 100
+#: Characters of a pattern's beginning that an index is asked with.
+MAX_PREFIX = 200
 
 _OPERATORS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">="}
 _DEEP = (Kind.LIST, Kind.LONG_LIST, Kind.OBJECT)
@@ -35,16 +37,27 @@ class Dialect(Protocol):
         """The value of the fact `f`, of this kind."""
         ...
 
-    def like(self, text: str, pattern: str) -> str:
-        """`text` matches `pattern`: % and _ are special, nothing escapes them, case matters."""
+    def stored(self, kind: Kind, value: Any) -> Any:
+        """What a value is compared by, as a parameter."""
         ...
 
-    def number_text(self, number: str) -> str:
-        """The text of a number."""
+    def like(self, kind: Kind) -> str:
+        """The text of the fact `f`, a text or a number, matches a parameter.
+
+        % and _ are special, nothing escapes them, case matters.
+        """
+        ...
+
+    def has_part(self) -> str:
+        """A parameter (see `part`) occurs in the text of the fact `f`; case matters."""
+        ...
+
+    def part(self, text: str) -> Any:
+        """What `has_part` takes."""
         ...
 
     def substring(self, text: str, part: str) -> str:
-        """`part` occurs in `text`; case matters."""
+        """`part` occurs in `text`, a column; case matters."""
         ...
 
     def deep_equal(self, metadata: str, key: str, value: str) -> str:
@@ -83,7 +96,7 @@ def _is(path: str, kind: Kind, values: Sequence[Any], dialect: Dialect) -> Way:
     if kind is Kind.NULL:
         return Way(path, f"f.kind = {int(kind)}")
     test = "= ?" if len(values) == 1 else f"IN ({', '.join('?' * len(values))})"
-    return Way(path, f"f.kind = {int(kind)} AND {dialect.value(kind)} {test}", tuple(stored(kind, v) for v in values))
+    return Way(path, f"f.kind = {int(kind)} AND {dialect.value(kind)} {test}", tuple(dialect.stored(kind, v) for v in values))
 
 
 def _any_of(key: str, values: Sequence[Any], dialect: Dialect) -> Facts:
@@ -136,7 +149,7 @@ def _range(key: str, kind: Kind, bounds: Sequence[Filter], dialect: Dialect) -> 
         tests.append(f"{dialect.value(kind)} {operator} ?")
     if kind not in (Kind.NUMBER, Kind.TEXT):
         return _NOTHING
-    return Facts((Way(value_at(key), " AND ".join(tests), tuple(stored(kind, b.value) for b in bounds)),), SOME)
+    return Facts((Way(value_at(key), " AND ".join(tests), tuple(dialect.stored(kind, b.value) for b in bounds)),), SOME)
 
 
 def _contains(condition: Filter, dialect: Dialect) -> list[Condition]:
@@ -150,28 +163,27 @@ def _contains(condition: Filter, dialect: Dialect) -> list[Condition]:
         Way(value_at(key), f"f.kind = {int(Kind.LONG_LIST)} AND {deep}", inside),
     ]
     if kind is Kind.TEXT:
-        part = dialect.substring(dialect.value(kind), "?")
-        ways.append(Way(value_at(key), f"f.kind = {int(kind)} AND {part}", (value,)))
+        ways.append(Way(value_at(key), f"f.kind = {int(kind)} AND {dialect.has_part()}", (dialect.part(value),)))
     return [Facts(tuple(ways), MANY)]
 
 
 def _like(condition: Filter, dialect: Dialect) -> list[Condition]:
     pattern = _text(condition)
     text = dialect.value(Kind.TEXT)
-    tests, parameters = [f"f.kind = {int(Kind.TEXT)}"], []
-    prefix = pattern.split("%")[0].split("_")[0]
+    tests: list[str] = [f"f.kind = {int(Kind.TEXT)}"]
+    parameters: list[Any] = []
+    prefix = pattern.split("%")[0].split("_")[0][:MAX_PREFIX]
     if prefix:  # lets the index find the few that begin so
         tests.append(f"{text} >= ?")
-        parameters.append(prefix)
+        parameters.append(dialect.stored(Kind.TEXT, prefix))
         following = _following(prefix)
         if following is not None:
             tests.append(f"{text} < ?")
-            parameters.append(following)
+            parameters.append(dialect.stored(Kind.TEXT, following))
     path = value_at(condition.key)
-    ways = [Way(path, " AND ".join([*tests, dialect.like(text, "?")]), (*parameters, pattern))]
+    ways = [Way(path, " AND ".join([*tests, dialect.like(Kind.TEXT)]), (*parameters, pattern))]
     if set(pattern) <= set("0123456789+-.e%_"):
-        number = dialect.like(dialect.number_text(dialect.value(Kind.NUMBER)), "?")
-        ways.append(Way(path, f"f.kind = {int(Kind.NUMBER)} AND {number}", (pattern,)))
+        ways.append(Way(path, f"f.kind = {int(Kind.NUMBER)} AND {dialect.like(Kind.NUMBER)}", (pattern,)))
     return [Facts(tuple(ways), SOME if prefix else MANY)]
 
 

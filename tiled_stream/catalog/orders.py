@@ -25,8 +25,11 @@ class Order(msgspec.Struct, frozen=True):
     terms: str
 
 
-def ordered(sort: Sequence[SortKey], row: str, page: Page) -> Order:
-    """The order of a listing; `row` is the expression for insertion order. `Malformed` for keys that make no sense."""
+def ordered(sort: Sequence[SortKey], row: str, page: Page, *, nothing: str = "0") -> Order:
+    """The order of a listing; `row` is the expression for insertion order, `nothing` a value in place of a missing one.
+
+    `Malformed` for keys that make no sense.
+    """
     _check(sort, page)
     joins: list[str] = []
     parameters: list[str] = []
@@ -41,7 +44,7 @@ def ordered(sort: Sequence[SortKey], row: str, page: Page) -> Order:
                 f" LEFT JOIN facts {alias} ON {alias}.node = n.row AND {alias}.path = (SELECT id FROM paths WHERE path = ?)"
             )
             parameters.append(value_at(key.key))
-            terms += [f"{_rank(alias)} {direction}", f"coalesce({alias}.value, 0) {direction}"]
+            terms += [f"{_rank(alias)} {direction}", f"coalesce({alias}.value, {nothing}) {direction}"]
     terms.append(f"{row} {'DESC' if is_backwards(sort) else 'ASC'}")
     return Order("".join(joins), tuple(parameters), ", ".join(terms))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .facts import Kind
+from .facts import Kind, stored
 from .rows import value as load
 
 __all__ = ["FUNCTIONS", "SqliteDialect"]
@@ -17,11 +17,19 @@ class SqliteDialect:
     def value(self, kind: Kind) -> str:
         return "f.value"
 
-    def like(self, text: str, pattern: str) -> str:
-        return f"{text} LIKE {pattern}"
+    def stored(self, kind: Kind, value: Any) -> Any:
+        return stored(kind, value)
 
-    def number_text(self, number: str) -> str:
-        return f"CASE typeof({number}) WHEN 'integer' THEN CAST({number} AS TEXT) ELSE real_text({number}) END"
+    def like(self, kind: Kind) -> str:
+        if kind is Kind.NUMBER:
+            return "CASE typeof(f.value) WHEN 'integer' THEN CAST(f.value AS TEXT) ELSE real_text(f.value) END LIKE ?"
+        return "f.value LIKE ?"
+
+    def has_part(self) -> str:
+        return "instr(f.value, ?) > 0"
+
+    def part(self, text: str) -> Any:
+        return text
 
     def substring(self, text: str, part: str) -> str:
         return f"instr({text}, {part}) > 0"

@@ -1,0 +1,122 @@
+"""Connections to the PostgreSQL of a catalog: the URI as people write it, a pool, and what goes wrong as `Unavailable`.
+
+What must stay true: no password is in an error. An event that cannot be written comes out as it is; everything else is the
+server's affair and can be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg  # type: ignore[import-untyped]
+
+from ..domain.errors import Malformed, Unavailable
+from ..domain.uris import redacted
+
+__all__ = ["SCHEMA", "Database"]
+
+#: Everything of the catalog is in this schema of the database.
+SCHEMA = "tiled_stream_catalog"
+_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+_CONNECT_SECONDS = 10.0
+_COMMAND_SECONDS = 60.0
+_CLOSE_SECONDS = 10.0
+#: Parameters of the URI that are asyncpg's, not the server's; 0 is for PgBouncer in transaction mode.
+_CACHE_SIZE = ("statement_cache_size", "prepared_statement_cache_size")
+#: Classes of SQLSTATE that lie in what is written: data exceptions, violated constraints, limits of the program.
+_OF_THE_EVENT = ("22", "23", "54")
+#: Another transaction was in the way; the same can be done again at once.
+AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+class Database:
+    """At most `pool_size` connections, made when they are needed and made anew when they are lost."""
+
+    def __init__(self, uri: str, *, pool_size: int) -> None:
+        self.shown = redacted(uri)
+        self._dsn, self._cache_size = _dsn(uri, self.shown)
+        self._pool_size = pool_size
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Make the pool. `Unavailable` if the server cannot be reached."""
+        options = {} if self._cache_size is None else {"statement_cache_size": self._cache_size}
+        with self.faults():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._pool_size,
+                init=_init,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=_COMMAND_SECONDS,
+                server_settings={"search_path": SCHEMA, "application_name": "tiled_stream catalog"},
+                **options,
+            )
+
+    async def close(self) -> None:
+        """Wait for what is running, then leave no connection. Idempotent."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for oneself."""
+        if self._pool is None:
+            raise Unavailable("The catalog is not open.")
+        with self.faults():
+            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+                yield connection
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """What goes wrong inside, told as what it is."""
+        try:
+            yield
+        except asyncpg.PostgresError as error:
+            if (error.sqlstate or "").startswith(_OF_THE_EVENT) or isinstance(error, AGAIN):
+                raise
+            raise Unavailable(f"The catalog {self.shown} cannot be used now: {_sentence(error)}") from error
+        except asyncpg.DataError:
+            raise
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise Unavailable(f"The catalog {self.shown} cannot be reached now: {_sentence(error)}") from error
+
+
+def _dsn(uri: str, shown: str) -> tuple[str, int | None]:
+    """What asyncpg takes, and its setting that people write into URIs."""
+    parts = urlsplit(uri)
+    if parts.scheme not in _SCHEMES:
+        raise Malformed(f"{shown!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE.")
+    size: int | None = None
+    query = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in _CACHE_SIZE:
+            if not value.isdecimal():
+                raise Malformed(f"{name} in {shown!r} must be a number.")
+            size = int(value)
+        else:
+            query.append(("sslmode" if name == "ssl" else name, value))
+    return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(query), "")), size
+
+
+async def _init(connection: Any) -> None:
+    """Bytes may be given as text: keys of metadata are."""
+    await connection.set_type_codec("bytea", schema="pg_catalog", encoder=_bytes, decoder=bytes, format="binary")
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
