@@ -5,6 +5,7 @@ What must stay true: a file that is not a catalog of ours, or is of a newer vers
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..domain.errors import Unavailable
 from ..domain.nodes import ROOT
 from .migrate import migrations, pending
 
-__all__ = ["connected"]
+__all__ = ["connected", "version_of"]
 
 
 def connected(path: Path, statements: Mapping[str, str], *, init: bool) -> sqlite3.Connection:
@@ -42,6 +43,22 @@ def connected(path: Path, statements: Mapping[str, str], *, init: bool) -> sqlit
         connection.close()
         raise
     return connection
+
+
+def version_of(path: Path) -> int | None:
+    """The last step that shaped the catalog in a file; None if there is none. The file is left as it is."""
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT max(number) FROM schema_steps").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise Unavailable(f"{path} cannot be read as a catalog: {error}") from error
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be read as a catalog: {error}") from error
+    return int(found[0] or 0)
 
 
 def _check(db: sqlite3.Connection, path: Path, statements: Mapping[str, str], *, init: bool) -> dict[int, str]:

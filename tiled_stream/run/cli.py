@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .._version import __version__
+from .catalog_cli import catalog_app
+from .told import told
 
 if TYPE_CHECKING:
-    from ..catalog.port import Catalog
     from .assembly import Assembly
     from .settings import Settings
 
@@ -23,7 +21,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(name="tiled-stream", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 serve_app = typer.Typer(no_args_is_help=True, help="Run a server.")
-catalog_app = typer.Typer(no_args_is_help=True, help="Make and look after catalogs.")
 app.add_typer(serve_app, name="serve")
 admin_app = typer.Typer(no_args_is_help=True, help="Look after a server.")
 app.add_typer(catalog_app, name="catalog")
@@ -99,7 +96,7 @@ def serve_catalog(
         "root_path": root_path,
         "log_format": log_format,
     }
-    with _told():
+    with told():
         _serve(_settings(given, verbose=verbose), verbose=verbose, log_timestamps=log_timestamps)
 
 
@@ -130,7 +127,7 @@ def serve_config(
         "persist": persist,
         "log_format": log_format,
     }
-    with _told():
+    with told():
         _serve(_settings(given, verbose=verbose, config=path, from_config=True), verbose=verbose, log_timestamps=log_timestamps)
 
 
@@ -151,7 +148,7 @@ def persist(
     def announce(assembly: Assembly) -> None:
         print("\n".join(["", "    Persisting", *_places(assembly)]), file=sys.stderr, flush=True)
 
-    with _told():
+    with told():
         settings = _settings(
             {"log_format": log_format, "persist": True}, verbose=verbose, config=path, from_config=path is not None
         )
@@ -177,45 +174,14 @@ def check_config(
     """Say whether a configuration file can be served, and if not, which key is wrong."""
     from .config import check_config as check
 
-    with _told():
+    with told():
         check(path, os.environ)
     typer.echo("No errors found in configuration.")
-
-
-@catalog_app.command("init")
-def catalog_init(
-    database: Annotated[str, typer.Argument(help="Catalog: a file path or sqlite:///PATH.")] = "./catalog.db",
-    if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="Do nothing if it is there already.")] = False,
-) -> None:
-    """Make an empty catalog."""
-    from ..domain.errors import Unavailable
-    from .engines import engines_of, places_of
-    from .settings import Settings, SettingsError
-
-    try:
-        settings = Settings(catalog=database, init=True)
-        places = places_of(settings, None)
-        if places.catalog.exists():
-            if if_not_exists:
-                return
-            raise SettingsError(f"There is a file {places.catalog} already; nothing was changed.")
-        asyncio.run(_make(engines_of(settings, places).catalog))
-    except (SettingsError, Unavailable) as error:
-        typer.echo(f"tiled-stream: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(f"Made {places.catalog}")
 
 
 def main() -> None:
     """Entry point of the command."""
     app()
-
-
-async def _make(catalog: Catalog) -> None:
-    try:
-        await catalog.open()
-    finally:
-        await catalog.close()
 
 
 def _settings(options: dict[str, object], *, verbose: bool, config: Path | None = None, from_config: bool = False) -> Settings:
@@ -268,22 +234,6 @@ def _serve(settings: Settings, *, verbose: bool, log_timestamps: bool) -> None:
 
 def _places(assembly: Assembly) -> list[str]:
     return [f"    {name:<8}{place}" for name, place in assembly.places.shown().items()]
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """What cannot be is told in one sentence, with the exit status that goes with it."""
-    from ..domain.errors import Unavailable
-    from .settings import SettingsError
-
-    try:
-        yield
-    except SettingsError as error:
-        typer.echo(f"tiled-stream: {error}", err=True)
-        raise typer.Exit(error.code) from None
-    except Unavailable as error:
-        typer.echo(f"tiled-stream: {error}", err=True)
-        raise typer.Exit(3) from None
 
 
 def _url(settings: Settings, port: int) -> str:

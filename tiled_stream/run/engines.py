@@ -19,7 +19,7 @@ from ..log.port import LogEngine
 from ..storage.port import ArrayStore, TableStore
 from .settings import POSTGRES, Settings, SettingsError
 
-__all__ = ["Engines", "Places", "catalog_of", "engines_of", "places_of"]
+__all__ = ["Engines", "Places", "catalog_at", "catalog_of", "catalog_place", "engines_of", "places_of"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+]*://")
 
@@ -70,7 +70,7 @@ def places_of(settings: Settings, temporary: Path | None) -> Places:
         write: Sequence[str] = settings.write or (str(temporary / "data"), f"duckdb://{temporary / 'data.duckdb'}")
     else:
         assert settings.catalog is not None
-        catalog = _catalog(settings.catalog)
+        catalog = catalog_place(settings.catalog)
         write = settings.write
     arrays, tables, scheme = _writable(write)
     for place, is_directory in ((catalog, False), (arrays, True), (tables, False)):
@@ -94,16 +94,31 @@ def catalog_of(
     """The catalog alone, not opened."""
     metadata = settings.root_metadata if root_metadata is None else root_metadata
     specs = [Spec(**spec) for spec in settings.root_specs] if root_specs is None else root_specs
-    init = settings.init or settings.temp
-    if isinstance(places.catalog, Path):
+    return catalog_at(
+        places.catalog,
+        init=settings.init or settings.temp,
+        pool_size=settings.catalog_pool_size,
+        root_metadata=metadata,
+        root_specs=specs,
+    )
+
+
+def catalog_at(
+    place: Path | str,
+    *,
+    init: bool,
+    pool_size: int = 2,
+    root_metadata: dict[str, Any] | None = None,
+    root_specs: Sequence[Spec] | None = None,
+) -> Catalog:
+    """The engine for a place that `catalog_place` gave, not opened."""
+    if isinstance(place, Path):
         from ..catalog.sqlite import SqliteCatalog
 
-        return SqliteCatalog(places.catalog, init=init, root_metadata=metadata, root_specs=specs)
+        return SqliteCatalog(place, init=init, root_metadata=root_metadata, root_specs=root_specs)
     from ..catalog.postgres import PostgresCatalog
 
-    return PostgresCatalog(
-        places.catalog, init=init, pool_size=settings.catalog_pool_size, root_metadata=metadata, root_specs=specs
-    )
+    return PostgresCatalog(place, init=init, pool_size=pool_size, root_metadata=root_metadata, root_specs=root_specs)
 
 
 def _log(settings: Settings, places: Places) -> LogEngine:
@@ -186,7 +201,8 @@ def _tables(settings: Settings, places: Places) -> TableStore | None:
     return DuckdbTables(places.tables)
 
 
-def _catalog(uri: str) -> Path | str:
+def catalog_place(uri: str) -> Path | str:
+    """Where a catalog is: a file, or the URI of a PostgreSQL database."""
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return Path(uri).absolute()
