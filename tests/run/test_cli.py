@@ -98,9 +98,12 @@ def test_requests_are_logged_when_asked_for(started: list[Settings]) -> None:
         (1, "not both", "c.db --temp"),
         (3, "letters and digits", "--temp --api-key a-b"),
         (1, "--api-key", "--temp --scalable"),
-        (1, "one process", "--temp --scalable --api-key k"),
-        (1, "not available in this version", "--temp --cache redis://localhost"),
-        (1, "PostgreSQL", "postgresql://localhost/db"),
+        (1, "postgresql://USER@HOST", "--temp --scalable --api-key k"),
+        (1, "belong to one process", "postgresql://localhost/db --scalable --api-key k -w duckdb:///t --cache redis://localhost"),
+        (1, "--cache redis://HOST", "postgresql://localhost/db --scalable --api-key k --cache memory"),
+        (3, "Redis, which holds the log, cannot be reached", "--temp --cache redis://127.0.0.1:1"),
+        (1, "--cache redis://HOST", "postgresql://localhost/db"),
+        (3, "cannot be reached", "postgresql://127.0.0.1:1/db --cache memory"),
         (1, "'port'", "--temp --port 70000"),
         (1, "Cannot listen on 256.1.1.1", "--temp --host 256.1.1.1"),
         (1, "--log-format", "--temp --log-format xml"),
@@ -125,7 +128,7 @@ def test_making_a_catalog(tmp_path: Path) -> None:
     assert (tmp_path / "catalog.db").exists()
     fails(1, "already", "catalog", "init", "./catalog.db")
     assert invoke("catalog", "init", "--if-not-exists").exit_code == 0
-    fails(1, "PostgreSQL", "catalog", "init", "postgresql://localhost/db")
+    fails(1, "cannot be reached", "catalog", "init", "postgresql://127.0.0.1:1/db")
 
 
 @pytest.mark.parametrize(
@@ -175,3 +178,32 @@ def test_a_generated_key_is_printed_and_works(tmp_path: Path) -> None:
             assert client.get(f"{url}/api/v1/metadata/").status_code == 200
         assert server.client.get("/metadata/").status_code == 401
         assert server.stop() == 0
+
+
+def test_catalogs_in_postgresql(new_postgres: str) -> None:
+    fails(1, "not initialised", "catalog", "check", new_postgres)
+    fails(1, "catalog init", "catalog", "upgrade-database", new_postgres)
+    assert invoke("catalog", "init", new_postgres).exit_code == 0
+    fails(1, "already", "catalog", "init", new_postgres)
+    assert invoke("catalog", "init", new_postgres, "--if-not-exists").exit_code == 0
+    assert "version 1, can be used, 0 nodes" in invoke("catalog", "check", new_postgres).output
+    assert "version 1, as before" in invoke("catalog", "upgrade-database", new_postgres).output
+
+
+def test_checking_a_file(tmp_path: Path) -> None:
+    fails(1, "not initialised", "catalog", "check", str(tmp_path / "c.db"))
+    assert invoke("catalog", "init", str(tmp_path / "c.db")).exit_code == 0
+    assert "version 1, can be used, 0 nodes" in invoke("catalog", "check", str(tmp_path / "c.db")).output
+    assert "version 1, as before" in invoke("catalog", "upgrade-database", str(tmp_path / "c.db")).output
+
+
+def test_a_configuration_file_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("catalog: {uri: ./c.db, init_if_not_exists: true}\n")
+    assert "No errors" in invoke("admin", "check-config", str(tmp_path / "config.yml")).output
+    (tmp_path / "config.yml").write_text("catalog: {url: ./c.db}\n")
+    fails(1, "catalog.url", "admin", "check-config", str(tmp_path / "config.yml"))
+
+
+def test_a_process_that_only_persists_needs_a_shared_log(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("catalog: {uri: ./c.db, init_if_not_exists: true}\n")
+    fails(1, "redis://HOST:6379", "persist", str(tmp_path / "config.yml"))

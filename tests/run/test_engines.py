@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tiled_stream.catalog.postgres import PostgresCatalog
 from tiled_stream.catalog.sqlite import SqliteCatalog
 from tiled_stream.log.local import LocalLog
 from tiled_stream.log.memory import MemoryLog
+from tiled_stream.log.redis import RedisLog
 from tiled_stream.run.engines import Places, engines_of, places_of
 from tiled_stream.run.settings import Settings, SettingsError
 from tiled_stream.storage.duckdb_tables import DuckdbTables
+from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.storage.sqlite_tables import SqliteTables
 from tiled_stream.storage.zarr_arrays import ZarrArrays
 
@@ -81,15 +84,53 @@ def test_an_encoded_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalog", "write", "said"),
     [
-        ("postgresql://db", (), "PostgreSQL catalog is not available"),
         ("mysql://db", (), "is no catalog"),
-        (None, ("postgresql://db",), "PostgreSQL tables are not available"),
         (None, ("s3://bucket",), "cannot be written to: give a directory"),
     ],
 )
 def test_engines_that_are_not_there(tmp_path: Path, catalog: str | None, write: tuple[str, ...], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         placed(tmp_path, *write, catalog=catalog)
+
+
+def test_shared_engines(tmp_path: Path) -> None:
+    settings = Settings(
+        catalog="postgresql://u:s3cret@h/catalog",
+        write=(str(tmp_path / "arrays"), "postgresql://u:s3cret@h/storage"),
+        cache="rediss://u:s3cret@h:6379",
+        cache_prefix="deployment",
+        api_key="k",
+        scalable=True,
+    )
+    places = places_of(settings, None)
+    assert places.quarantine == tmp_path / "quarantine"
+    assert places.shown() == {
+        "catalog": "postgresql://u:***@h/catalog",
+        "arrays": str(tmp_path / "arrays"),
+        "tables": "postgresql://u:***@h/storage",
+        "log": "rediss://u:***@h:6379",
+    }
+    engines = engines_of(settings, places)
+    assert [type(engine) for engine in (engines.log, engines.catalog, engines.arrays, engines.tables)] == [
+        RedisLog,
+        PostgresCatalog,
+        ZarrArrays,
+        PostgresTables,
+    ]
+    assert "s3cret" not in repr(settings)
+
+
+def test_a_log_behind_sentinels(tmp_path: Path) -> None:
+    settings = Settings(
+        catalog=str(tmp_path / "c.db"),
+        cache="sentinel",
+        cache_sentinels=("a:1", "b:2"),
+        cache_service_name="log",
+        cache_password="s",
+    )
+    places = places_of(settings, None)
+    assert places.log == "log of a:1, b:2"
+    assert isinstance(engines_of(settings, places).log, RedisLog)
 
 
 def test_places_that_cannot_be(tmp_path: Path) -> None:

@@ -69,15 +69,39 @@ def test_what_cannot_be_is_named(name: str, value: object) -> None:
     refused(name, temp=True, **{name: value})
 
 
-def test_what_this_version_has_not() -> None:
-    refused("Redis.*not available in this version", temp=True, cache="redis://localhost")
-    refused("Redis.*not available in this version", temp=True, cache="rediss://localhost")
-    refused("--cache local.*--temp", temp=True, cache="local")
+def test_where_the_log_cannot_be() -> None:
+    refused("no file that stays", temp=True, cache="local")
+    refused("no file that stays", catalog="postgresql://h/d", cache="local")
+    refused("--cache redis://HOST", catalog="postgresql://h/d")
+    refused(r"not 'http://u:\*\*\*@h'", temp=True, cache="http://u:s3cret@h")
+    refused("cache_prefix", temp=True, cache_prefix="a b")
+    refused("belong together", temp=True, cache="sentinel")
+    refused("belong together", temp=True, cache_sentinels=("h:1",))
+    refused("cache_service_name", temp=True, cache="sentinel", cache_sentinels=("h:1",))
+    refused("host:port", temp=True, cache="sentinel", cache_sentinels=("h",), cache_service_name="s")
 
 
 def test_scalable_says_what_is_missing_first() -> None:
+    shared = {"catalog": "postgresql://h/d", "scalable": True, "api_key": "k"}
     refused("--api-key", temp=True, scalable=True)
-    refused("SQLite.*run one process without --scalable", catalog="c.db", scalable=True, api_key="k")
+    refused("SQLite catalog.*postgresql://", catalog="c.db", scalable=True, api_key="k")
+    refused("duckdb.*postgresql://", **shared, cache="redis://h", write=("duckdb:///t",))
+    refused("sqlite.*postgresql://", **shared, cache="redis://h", write=("data", "sqlite:///t"))
+    refused("no place that several", **shared, cache="redis://h", write=("data",))
+    refused("--cache redis://HOST", **shared, cache="memory")
+    assert Settings(**shared, cache="redis://h", write=("data", "postgresql://h/t")).is_shared_log  # type: ignore[arg-type]
+
+
+def test_no_secret_is_shown() -> None:
+    settings = Settings(
+        catalog="postgresql://u:s3cret@h/d",
+        write=("postgresql://u:s3cret@h/t",),
+        cache="redis://:s3cret@h",
+        cache_password="s3cret",
+        api_key="s3cret",
+    )
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings)
 
 
 def test_every_field_can_come_from_the_environment() -> None:
@@ -85,7 +109,7 @@ def test_every_field_can_come_from_the_environment() -> None:
     plain = Settings(temp=True)
     hints = typing.get_type_hints(Settings)
     special = {"catalog": "there.db", "cache": "memory", "root_path": "/x", "api_key": "k1"}
-    for name in set(Settings.__struct_fields__) - {"scalable"}:
+    for name in set(Settings.__struct_fields__) - {"scalable", "cache_sentinels", "root_metadata", "root_specs"}:
         default = getattr(plain, name)
         if name in special:
             text, wanted = special[name], special[name]

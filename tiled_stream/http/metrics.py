@@ -32,6 +32,11 @@ FIGURES: dict[str, tuple[str, str]] = {
     "tiled_stream_persist_seconds_total": ("counter", "Time spent persisting, in seconds."),
     "tiled_stream_persist_failures_total": ("counter", "Rounds that failed; what they held stays owed."),
     "tiled_stream_quarantined_records_total": ("counter", "Records that could not be applied and were put aside."),
+    "tiled_stream_lost_records_total": ("counter", "Records that left the log before they were persisted: it was emptied."),
+    "tiled_stream_log_bytes": ("gauge", "Bytes of the records that the log holds."),
+    "tiled_stream_redis_used_memory_bytes": ("gauge", "Bytes of memory that Redis uses."),
+    "tiled_stream_redis_max_memory_bytes": ("gauge", "Bytes of memory that Redis may use; 0: no limit."),
+    "tiled_stream_redis_errors_total": ("counter", "Questions and appends that Redis did not answer, of this process."),
 }
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-__all__ = ["Connect", "by_sentinels", "by_uri"]
+__all__ = ["Connect", "by_sentinels", "by_uri", "let_go"]
 
 #: Gives a new client.
 Connect = Callable[[], Redis]
@@ -40,6 +40,14 @@ def by_sentinels(addresses: Sequence[tuple[str, int]], service: str, *, password
         return client
 
     return connect
+
+
+async def let_go(client: Redis) -> None:
+    """Close a client, and the connections to Sentinels that came with it."""
+    await client.aclose()
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        await sentinel.aclose()
 
 
 def _options() -> dict[str, Any]:

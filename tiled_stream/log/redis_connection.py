@@ -18,6 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 
+from .redis_connect import let_go
+
 __all__ = ["Command", "Connection"]
 
 Command = tuple[Any, ...]
@@ -37,6 +39,8 @@ class Connection:
             async with asyncio.timeout(self._seconds):
                 if self._connection is None:
                     self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+                elif not self._connection.is_connected:
+                    await self._connection.connect()  # behind Sentinels: to whom they name now
                 packed = b"".join([hiredis.pack_command(command) for command in commands])
                 await self._connection.send_packed_command(packed, check_health=False)
                 return [await self._answer() for _ in commands]
@@ -49,7 +53,7 @@ class Connection:
         """Let go of it."""
         if self._connection is not None:
             await self._client.connection_pool.release(self._connection)
-        await self._client.aclose()
+        await let_go(self._client)
 
     async def _answer(self) -> Any:
         try:

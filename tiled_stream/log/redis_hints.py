@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from ..domain.errors import Unavailable
 from ..domain.nodes import NodeId
+from .redis_connect import let_go
 
 __all__ = ["Hints", "Watch"]
 
@@ -117,7 +118,7 @@ class Hints:
             watch.confirmed.set()
             watch.wake()
         await self._drop_connection()
-        await self._client.aclose()
+        await let_go(self._client)
 
     @property
     def is_closed(self) -> bool:
