@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy
 import pyarrow
+import pyarrow.compute
 
 from ..domain.structures import TableStructure
 from .arrow_columns import META, Column, sql_columns
