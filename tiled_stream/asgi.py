@@ -1,6 +1,7 @@
 """The application for an ASGI server that is started on its own: ``hypercorn tiled_stream.asgi:app``.
 
-Settings come from the environment (``TILED_STREAM_*``). The server is put together when its lifespan begins. What must stay true:
+Settings come from the environment (``TILED_STREAM_*``), and from the file that ``TILED_CONFIG`` names. The server is put together
+when its lifespan begins. What must stay true:
 before sockets are closed, streams are told to come back (1012), however the server was told to stop.
 """
 
@@ -16,6 +17,8 @@ from typing import Any
 from .domain.errors import Unavailable
 from .run import hypercorn_patches, logs
 from .run.assembly import Assembly, assembled
+from .run.config import settings_from_config
+from .run.notify import told_to_systemd
 from .run.settings import SettingsError, from_env
 
 __all__ = ["Application", "app"]
@@ -41,7 +44,7 @@ class Application:
         await receive()
         async with contextlib.AsyncExitStack() as stack:
             try:
-                settings = from_env(os.environ)
+                settings = settings_from_config(None, os.environ) if os.environ.get("TILED_CONFIG") else from_env(os.environ)
                 if not settings.api_key and not settings.public:
                     raise SettingsError("Nobody could use this server: set TILED_STREAM_API_KEY to a key of letters and digits.")
                 logs.configure(level=settings.log_level, log_format=settings.log_format, access_log=settings.access_log)
@@ -57,7 +60,8 @@ class Application:
                 self._app = assembly.app
                 self._drain_on_sigterm(assembly)
             await send({"type": "lifespan.startup.complete"})
-            await receive()
+            async with told_to_systemd():
+                await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _drain_on_sigterm(self, assembly: Assembly) -> None:

@@ -97,7 +97,8 @@ def test_command_line() -> None:
 
 
 def test_metrics() -> None:
-    edge: Any = SimpleNamespace(hub=SimpleNamespace(observe=lambda callback: None))
+    observed = SimpleNamespace(observe=lambda callback: None)
+    edge: Any = SimpleNamespace(hub=observed, writer=observed)
     histograms = {metric.name: metric.type for metric in Metrics(edge).registry.collect()}
     real = histograms | {name: kind for name, (kind, _) in FIGURES.items()}
     page = REFERENCE / "metrics.md"
@@ -149,15 +150,6 @@ def test_plain_hypercorn_gets_the_same_settings() -> None:
     assert {name: getattr(shipped, name) for name in named - {"workers"}} == {
         name: getattr(ours, name) for name in named - {"workers"}
     }
-
-
-def test_the_unit_sets_settings_that_exist() -> None:
-    unit = (ROOT / "deploy" / "systemd" / "tiled-stream.service").read_text()
-    given = dict(pair.split("=", 1) for line in re.findall(r"^Environment=(.+)$", unit, re.MULTILINE) for pair in line.split(" "))
-    made = settings.from_env(given)
-    assert made.init
-    assert made.catalog == "/var/lib/tiled-stream/catalog.db"
-    assert len(made.write) == 2
 
 
 def test_public_surface() -> None:

@@ -26,11 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class HubStats(msgspec.Struct, frozen=True):
-    """Figures of this process: open subscriptions, tails, and records that tails have read since the start."""
+    """Figures of this process: open subscriptions and tails now; the others since the start.
+
+    `records` were read by tails, `messages` and `bytes` sent, `gaps` announced; `slow` subscribers were let go, for they did not
+    read.
+    """
 
     subscribers: int
     tails: int
     records: int
+    messages: int = 0
+    bytes: int = 0
+    gaps: int = 0
+    slow: int = 0
 
 
 class _Shared:
@@ -54,6 +62,7 @@ class Hub:
         self._draining = False
         self._records = 0
         self._observers: list[Callable[[float], None]] = []
+        self._messages = self._bytes = self._gaps = self._slow = 0
 
     async def subscribe(self, node: NodeId, after: int | None, encode: Encoder) -> Subscription:
         """Begin after sequence `after` (0: from the first; negative is 0; None: only what comes from now on).
@@ -96,7 +105,18 @@ class Hub:
 
     def stats(self) -> HubStats:
         """Figures for metrics."""
-        return HubStats(self.subscribers(), len(self._shared), self._records)
+        return HubStats(self.subscribers(), len(self._shared), self._records, self._messages, self._bytes, self._gaps, self._slow)
+
+    def sent(self, batch: list[Item], size: int) -> None:
+        """Count a batch that a subscriber got, of so many bytes."""
+        self._messages += len(batch)
+        self._bytes += size
+        if len(batch) == 1 and isinstance(batch[0], Gap):  # a gap comes alone
+            self._gaps += 1
+
+    def let_go(self) -> None:
+        """Count a subscriber that did not read."""
+        self._slow += 1
 
     def observe(self, callback: Callable[[float], None]) -> None:
         """Call back with seconds from write to first delivery in this process, once a record."""

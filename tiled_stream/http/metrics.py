@@ -11,9 +11,10 @@ from typing import Any
 
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from .._version import __version__
 from ..domain.errors import NotFound
 from .services import Edge, edge_of
 
@@ -24,6 +25,11 @@ FIGURES: dict[str, tuple[str, str]] = {
     "tiled_stream_subscribers": ("gauge", "Open subscriptions of this process."),
     "tiled_stream_tails": ("gauge", "Nodes that somebody subscribes to in this process."),
     "tiled_stream_records_read_total": ("counter", "Records that tails have read for subscribers."),
+    "tiled_stream_messages_sent_total": ("counter", "Messages sent to subscribers."),
+    "tiled_stream_bytes_sent_total": ("counter", "Bytes sent to subscribers."),
+    "tiled_stream_gaps_total": ("counter", "Gaps announced to subscribers: records that had left the log."),
+    "tiled_stream_slow_readers_total": ("counter", "Subscribers let go because they did not read."),
+    "tiled_stream_event_loop_lag_seconds": ("gauge", "What the event loop came late at worst, in the last minute."),
     "tiled_stream_backlog_nodes": ("gauge", "Nodes with records that are not persisted yet."),
     "tiled_stream_backlog_records": ("gauge", "Records that are not persisted yet."),
     "tiled_stream_backlog_age_seconds": ("gauge", "Age of the oldest record that is not persisted yet."),
@@ -69,6 +75,17 @@ class Metrics:
             registry=self.registry,
         )
         edge.hub.observe(lag.observe)
+        append = Histogram(
+            "tiled_stream_append_duration_seconds",
+            "Time that an append to the log takes, in seconds.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        edge.writer.observe(append.observe)
+        build = Gauge(
+            "tiled_stream_build_info", "Always 1; the label says which version runs.", ["version"], registry=self.registry
+        )
+        build.labels(__version__).set(1)
         # Label look-ups cost more than observing: the few combinations are remembered.
         self._known: dict[tuple[str, int, str], tuple[Any, Any]] = {}
 

@@ -265,6 +265,7 @@ class _Socket:
                             watch.begin()
             except asyncio.CancelledError:
                 if watch.fired:
+                    self._edge.hub.let_go()
                     raise _Closed(1013, "The client did not read for too long") from None
                 raise
 
@@ -273,6 +274,7 @@ class _Socket:
         frames = b"".join([framed(opcode, _message_of(encoder, item)) for item in batch if not isinstance(item, Over)])
         if frames:
             await self._send({"type": "websocket.send", "frames": frames})
+            self._edge.hub.sent(batch, len(frames))
         last = batch[-1]
         if isinstance(last, Over):
             raise _Closed(*_REASONS[last.reason])
@@ -280,7 +282,9 @@ class _Socket:
     async def _item(self, encoder: MessageEncoder, item: Item) -> None:
         if isinstance(item, Over):
             raise _Closed(*_REASONS[item.reason])
-        await self._message(encoder, _message_of(encoder, item))
+        data = _message_of(encoder, item)
+        await self._message(encoder, data)
+        self._edge.hub.sent([item], len(data))
 
     async def _message(self, encoder: MessageEncoder, data: bytes) -> None:
         if encoder.envelope == "msgpack":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import uuid4
@@ -113,6 +114,7 @@ class Writer:
         self._deletion = deletion
         self._creation = Creation(lambda: uuid4().hex, arrays=arrays, tables=tables)
         self._now = now
+        self._observers: list[Callable[[float], None]] = []
         # One lock a log for those who append with `expected`; gone when nobody holds it.
         self._locks: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
 
@@ -126,6 +128,10 @@ class Writer:
         if ack == "persisted" and accepted.position is not None:
             await self._barrier.reach(node, accepted.position.sequence)
         return accepted
+
+    def observe(self, callback: Callable[[float], None]) -> None:
+        """Call back with the seconds that an append to the log took, once an append."""
+        self._observers.append(callback)
 
     async def _decide(self, path: tuple[str, ...], command: Command) -> tuple[NodeId, Accepted]:
         """The log that was appended to, and the outcome."""
@@ -308,10 +314,13 @@ class Writer:
         """Append as long as what `at` was found by stands, and remember it. `_Raced` if somebody was faster."""
         guards = {node: head for node, head in at.guards.items() if expected is None or node != log}
         floor = at.head if expected is None else expected
+        begin = time.perf_counter()
         try:
             position = await self._log.append(log, draft, expected=expected, floor=floor, guards=guards)
         except Conflict as error:
             raise _Raced from error
+        for callback in self._observers:
+            callback(time.perf_counter() - begin)
         self._repository.learn(log, position, draft)
         return position
 

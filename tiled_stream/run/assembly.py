@@ -33,6 +33,7 @@ from ..persist.quarantine import Quarantine
 from ..query.browse import Browse
 from ..query.read import DataReader
 from .engines import Engines, Places, engines_of, places_of
+from .heart import Heart
 from .settings import Settings
 
 __all__ = ["Assembly", "assembled"]
@@ -53,6 +54,7 @@ class Assembly:
         self._settings = settings
         self._log = log
         self._persisting: asyncio.Task[None] | None = None
+        self._heart = Heart()
         self.places = places
         self.hub = Hub(log, now=time.time)
         self.quarantine = Quarantine(places.quarantine)
@@ -86,6 +88,7 @@ class Assembly:
         if self._settings.persist:
             self._persisting = asyncio.create_task(self.persister.run(), name="persister")
             self._persisting.add_done_callback(_heard)
+        self._heart.start()
         # Loaded before the server says that it is ready, or the first write of a table would wait for it.
         await asyncio.to_thread(_warm)
 
@@ -99,6 +102,7 @@ class Assembly:
 
     async def finish(self) -> None:
         """End the persister after its round, then persist what is owed; a shared log is left to others, or to the next life."""
+        await self._heart.stop()
         self.persister.stop()
         if self._persisting is None:
             return
@@ -127,6 +131,11 @@ class Assembly:
             "tiled_stream_subscribers": hub.subscribers,
             "tiled_stream_tails": hub.tails,
             "tiled_stream_records_read_total": hub.records,
+            "tiled_stream_messages_sent_total": hub.messages,
+            "tiled_stream_bytes_sent_total": hub.bytes,
+            "tiled_stream_gaps_total": hub.gaps,
+            "tiled_stream_slow_readers_total": hub.slow,
+            "tiled_stream_event_loop_lag_seconds": self._heart.lag,
             "tiled_stream_backlog_nodes": lag.nodes,
             "tiled_stream_backlog_records": lag.records,
             "tiled_stream_backlog_age_seconds": 0.0 if lag.oldest is None else max(0.0, time.time() - lag.oldest),

@@ -20,6 +20,7 @@ from hypercorn.config import Config
 
 from . import hypercorn_patches
 from .assembly import Assembly, assembled
+from .notify import told_to_systemd
 from .settings import Settings, SettingsError
 
 __all__ = ["hypercorn_config", "listening_socket", "new_loop", "persist", "run", "serve"]
@@ -54,9 +55,10 @@ async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, re
             await assembly.drain()
 
         ready(assembly)
-        await hypercorn_serve(
-            hypercorn_patches.with_frames(assembly.app), hypercorn_config(sock), shutdown_trigger=drained, mode="asgi"
-        )
+        async with told_to_systemd():
+            await hypercorn_serve(
+                hypercorn_patches.with_frames(assembly.app), hypercorn_config(sock), shutdown_trigger=drained, mode="asgi"
+            )
 
 
 def listening_socket(host: str, port: int, *, send_timeout_seconds: float) -> socket.socket:
@@ -125,7 +127,8 @@ async def _persisting(settings: Settings, announce: Callable[[Assembly], None]) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with assembled(settings) as assembly:
         announce(assembly)
-        await stop.wait()
+        async with told_to_systemd():
+            await stop.wait()
 
 
 def new_loop() -> Any:
