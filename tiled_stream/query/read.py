@@ -1,4 +1,7 @@
-"""Questions about data: arrays, tables and columns of tables. Every read passes the barrier (I7)."""
+"""Questions about data: arrays, tables and columns of tables. Every read of what storage holds passes the barrier (I7).
+
+Data in registered files are read as the present of their node declares them (`read_files.py`); there is nothing to wait for.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from ..domain.dtypes import from_numpy
 from ..domain.errors import Malformed, NotFound, NotSupported
-from ..domain.nodes import Node, NodeId
+from ..domain.nodes import Asset, Node, NodeId
 from ..domain.slices import Selection
 from ..domain.structures import ArrayStructure, TableStructure
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located
 from ..storage.port import ArrayStore, TableStore
 from ..wire.tables import column_array
+from .read_files import FileData
 
 if TYPE_CHECKING:
     import numpy
@@ -28,15 +32,34 @@ _COLUMNS_BYTES = 64 << 20
 
 
 class DataReader:
-    """Read only."""
+    """Read only. A store that is None is not configured; without `files`, registered files cannot be read."""
 
-    def __init__(self, *, barrier: Barrier, arrays: ArrayStore | None, tables: TableStore | None) -> None:
+    def __init__(
+        self, *, barrier: Barrier, arrays: ArrayStore | None, tables: TableStore | None, files: FileData | None = None
+    ) -> None:
         self._barrier = barrier
+        self._files = files
         self._arrays = arrays
         self._tables = tables
-        # By node, column and the sequence it was read at, so that an entry never grows stale.
+        # By node, column and the sequence it was read at, so that an entry never grows stale. (Files do; they are not kept.)
         self._columns: OrderedDict[tuple[NodeId, str, int], numpy.ndarray] = OrderedDict()
         self._columns_bytes = 0
+
+    @property
+    def files(self) -> FileData:
+        """Registered files. `NotSupported` if this server reads none."""
+        if self._files is None:
+            raise NotSupported("This server does not read registered files: start it with -r DIRECTORY.")
+        return self._files
+
+    async def asset(self, at: Located, id: int) -> Asset:
+        """The asset of this id, complete: what was acknowledged before is in it. `NotFound` if it is not one of this node."""
+        for source in at.node.data_sources if at.column is None else ():
+            for asset in source.assets:
+                if asset.id == id:
+                    await self._barrier.settle(at.node.id)
+                    return asset
+        raise NotFound(f"{'/'.join(at.path)!r} has no asset with id {id}.")
 
     async def array_structure(self, at: Located) -> ArrayStructure:
         """Structure of an array node, or of the column that `at` addresses (one chunk, shape = present row count).
@@ -58,7 +81,8 @@ class DataReader:
             import numpy
 
             return numpy.ascontiguousarray((await self._column(at, at.column))[selection.index]).reshape(selection.shape)
-        _check_internal(at.node)
+        if _is_external(at.node):
+            return await self.files.array(at, structure, selection)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
         await self._barrier.settle(at.node.id)
@@ -74,7 +98,8 @@ class DataReader:
                 raise Malformed(f"The table has no column {name!r}; it has {list(structure.columns)}.")
         if partition is not None and partition < 0:
             raise Malformed("A partition is a non-negative integer.")
-        _check_internal(at.node)
+        if _is_external(at.node):
+            return await self.files.table(at, structure, columns=columns, partition=partition)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w duckdb:///PATH.")
         await self._barrier.settle(at.node.id)
@@ -89,7 +114,8 @@ class DataReader:
             return known
         table = await self.table(at_table, columns=[column])
         array = await asyncio.to_thread(column_array, table.column(column))
-        self._keep(place, array)
+        if not _is_external(at.node):
+            self._keep(place, array)
         return array
 
     def _keep(self, place: tuple[NodeId, str, int], array: numpy.ndarray) -> None:
@@ -102,10 +128,8 @@ class DataReader:
             self._columns_bytes -= old.nbytes
 
 
-def _check_internal(node: Node) -> None:
-    if node.data_sources[0].management == "external":
-        mimetype = node.data_sources[0].mimetype
-        raise NotSupported(f"The data of {node.key!r} are in files of type {mimetype!r}; this version has no reader for them.")
+def _is_external(node: Node) -> bool:
+    return node.data_sources[0].management == "external"
 
 
 def _wrong_family(at: Located, wanted: str) -> NotFound:

@@ -1,0 +1,128 @@
+"""Data in registered files: read in threads of their own, so that a slow file server holds up neither the loop nor storage.
+
+Memory is bounded: at most `threads` reads at a time, each of at most `limit` bytes (twice that, while parts are joined). What a
+reader misses in a file is a verdict only once the file had time to arrive: until then it is `Unavailable`, and a client repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ..domain.errors import LogError, NotFound, Unavailable
+from ..domain.events import StreamEnded
+from ..domain.nodes import Asset, DataSource
+from ..domain.slices import Selection
+from ..domain.structures import ArrayStructure, Structure, TableStructure
+from ..files.formats import check_mimetype, open_array, open_table
+from ..files.port import Damaged, Missing, Source
+from ..files.wall import Wall
+from ..log.port import Log
+from ..nodes.repository import Located
+from ..storage.engine_thread import EngineThread
+from ..wire.tables import schema_of
+from .read_assets import Assets
+
+if TYPE_CHECKING:
+    import numpy
+    import pyarrow
+
+__all__ = ["FileData"]
+
+T = TypeVar("T")
+
+#: Seconds after the last word about a node in which its files may still be on their way: file servers are slow to tell.
+ARRIVAL = 60.0
+#: Arguments of a reader that name its files.
+_PARAMETERS = (None, "data_uri", "data_uris")
+
+
+class FileData:
+    """Read only. `directories` are those that may be read from; `limit` is in bytes; `now`: seconds since the epoch.
+
+    `is_strict`: data outside of the directories cannot even be registered.
+    """
+
+    def __init__(
+        self,
+        directories: Sequence[str],
+        *,
+        log: Log,
+        now: Callable[[], float],
+        limit: int,
+        is_strict: bool = False,
+        threads: int = 4,
+    ) -> None:
+        self._wall = Wall(directories)
+        self._log = log
+        self._now = now
+        self._limit = limit
+        self._is_strict = is_strict
+        self._threads = EngineThread("file reader", threads=threads)
+        self.assets = Assets(self._wall, self._threads)
+
+    async def close(self) -> None:
+        """Finish what was begun and end the threads. Idempotent."""
+        await self._threads.close()
+
+    async def check(self, mimetype: str | None, assets: Sequence[Asset]) -> None:
+        """Of what is to be registered. `UnsupportedType` for a type that nothing reads, `Forbidden` for a file outside."""
+        if mimetype is not None:
+            check_mimetype(mimetype)
+        if self._is_strict and assets:
+            await self._threads.run(self._check_places, assets)
+
+    async def array(self, at: Located, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
+        """See `ArrayReader`; `NotSupported` if nothing here reads this type."""
+        source = self._source(at.node.data_sources[0], structure)
+        return await self._read(at, lambda: open_array(source).read(selection))
+
+    async def table(
+        self, at: Located, structure: TableStructure, *, columns: Sequence[str] | None, partition: int | None
+    ) -> pyarrow.Table:
+        """See `TableReader`; `NotSupported` if nothing here reads this type."""
+        source = self._source(at.node.data_sources[0], structure)
+        return await self._read(at, lambda: open_table(source).read(columns, partition))
+
+    async def _read(self, at: Located, work: Callable[[], T]) -> T:
+        try:
+            return await self._threads.run(work)
+        except (Missing, Damaged) as error:
+            if await self._may_arrive(at):
+                raise Unavailable(f"{error} It may be on its way; try again.", retry_after=1.0) from None
+            raise
+
+    async def _may_arrive(self, at: Located) -> bool:
+        """Is this node so new, or was its data source changed so lately, that its files may not be there yet?"""
+        last = at.node.time_created
+        try:
+            for record in await self._log.read(at.node.id, max(0, at.head - 1), limit=1, headers=True):
+                if isinstance(record.event, StreamEnded):
+                    return False
+                last = record.time
+        except (LogError, NotFound):
+            pass  # persisted long ago, or deleted
+        return self._now() - last < ARRIVAL
+
+    def _source(self, source: DataSource, structure: Structure) -> Source:
+        return Source(
+            structure=structure,
+            mimetype=source.mimetype,
+            uris=_uris(source.assets),
+            wall=self._wall,
+            now=self._now(),
+            limit=self._limit,
+            schema=schema_of(structure) if isinstance(structure, TableStructure) else None,
+            parameters=source.parameters,
+        )
+
+    def _check_places(self, assets: Sequence[Asset]) -> None:
+        for asset in assets:
+            self._wall.path_of(asset.data_uri)
+
+
+def _uris(assets: Sequence[Asset]) -> tuple[str, ...]:
+    """In order of their numbers, up to the first that is missing; a place that was told twice is where the last one said."""
+    places = {asset.num or 0: asset.data_uri for asset in assets if asset.parameter in _PARAMETERS}
+    first = min(places, default=0)
+    return tuple(places[number] for number in range(first, first + len(places)) if number in places)
