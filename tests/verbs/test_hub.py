@@ -175,6 +175,18 @@ async def test_what_left_the_log_is_announced(log: MemoryLog, hub: Hub) -> None:
         assert told(await collect(subscription, 3)) == [Gap(1, 3, "truncated"), (4, 4), (5, 5)]
 
 
+async def test_a_log_that_was_emptied_is_followed_from_where_the_node_stands(log: MemoryLog, hub: Hub) -> None:
+    """The catalog knows of seven records, the log of none: who wants the first is told, who wants the next gets them."""
+    async with asyncio.timeout(10):
+        late = await hub.subscribe(NODE, 0, Counting(), floor=7)
+        live = await hub.subscribe(NODE, None, Counting(), floor=7)
+        async with late, live:
+            assert told(await collect(late, 1)) == [Gap(1, 7, "truncated")]
+            await log.append(NODE, Draft(ArrayWritten((1,)), 0.0, b"8"), floor=7)
+            assert told(await collect(late, 1)) == [(8, 8)]
+            assert told(await collect(live, 1)) == [(8, 8)]
+
+
 async def test_records_that_are_not_delivered_only_move_the_cursor(log: MemoryLog, hub: Hub) -> None:
     await log.append(NODE, Draft(ChildDeleted("x", "y"), 0.0))
     await write(log, 2)

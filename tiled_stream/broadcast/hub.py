@@ -64,26 +64,28 @@ class Hub:
         self._observers: list[Callable[[float], None]] = []
         self._messages = self._bytes = self._gaps = self._slow = 0
 
-    async def subscribe(self, node: NodeId, after: int | None, encode: Encoder) -> Subscription:
+    async def subscribe(self, node: NodeId, after: int | None, encode: Encoder, *, floor: int = 0) -> Subscription:
         """Begin after sequence `after` (0: from the first; negative is 0; None: only what comes from now on).
 
         The position is fixed when this returns: whatever is appended afterwards will be delivered. An `after` beyond the
         head waits for later ones. `ended` once a `StreamEnded` was passed and nothing follows it. `Gone` if the node was
-        deleted, `Unavailable` while draining.
+        deleted, `Unavailable` while draining. `floor`: how far the node is known to have been written, for a log that was emptied
+        knows nothing of it.
         """
-        head = await self._log.head(node)
+        position = await self._log.head(node)
+        head = max(position.sequence, floor)
         if self._draining:
             raise Unavailable("This server is stopping; connect again.", retry_after=1.0)
         shared = self._shared.get(node)
         if shared is None or shared.task.done():
-            shared = self._shared[node] = self._begin(node, head.sequence, head.epoch)
+            shared = self._shared[node] = self._begin(node, head, position.epoch)
         shared.readers += 1
 
         async def leave() -> None:
             await self._leave(node, shared)
 
         # A tail that was there already may stand before the head; then its next reading brings what lies between.
-        start = head.sequence if after is None else max(after, 0)
+        start = head if after is None else max(after, 0)
         return Subscription(shared.tail, after=start, encode=encode, leave=leave)
 
     async def drain(self) -> None:

@@ -77,6 +77,10 @@ class Subscription:
             return []
         except Gone:
             return [Over("deleted")]
+        if not page.entries and self.cursor < self._tail.cursor:  # an emptied log: nothing of it, and nobody to say so
+            gap = Gap(self.cursor + 1, self._tail.cursor, "truncated")
+            self.cursor = self._tail.cursor
+            return [gap]
         return self._pass(page.first, page.entries)
 
     def _lost(self) -> Gap:

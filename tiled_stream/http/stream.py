@@ -202,7 +202,7 @@ class _Socket:
             raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
         url = base_url(self._scope, self._edge.settings.root_path)
         encoder = MessageEncoder(wanted.envelope, url, at.path, at.node.structure, at.node.family)
-        return _Live(await self._edge.hub.subscribe(at.node.id, wanted.after, encoder), encoder)
+        return _Live(await self._edge.hub.subscribe(at.node.id, wanted.after, encoder, floor=at.head), encoder)
 
     async def _accept(self) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
