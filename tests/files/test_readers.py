@@ -15,7 +15,8 @@ import tifffile
 import zarr
 from zarr.codecs import ZstdCodec
 
-from tiled_stream.testing.reader_contract import ArrayReaderContract, TableReaderContract
+from tiled_stream.testing.reader_contract import ArrayReaderContract
+from tiled_stream.testing.table_reader_contract import TableReaderContract
 
 NUMBERS = ("|i1", "|u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", ">f4", "<f8", ">f8")
 

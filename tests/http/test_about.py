@@ -87,7 +87,6 @@ async def test_what_this_version_has_not_is_refused_with_a_sentence(server: Any)
     for method, path in (
         ("PUT", "/awkward/full/a"),
         ("PATCH", "/ragged/full/a"),
-        ("GET", "/asset/bytes/a"),
         ("GET", "/node/full/a"),
     ):
         status, detail = await server.refused(method, path)

@@ -190,7 +190,7 @@ async def test_files_are_registered_and_grow(server: Any) -> None:
     assert len(attributes["data_sources"][0]["assets"]) == 1
     assert (await server.refused("PUT", "/data_source/x?patch_shape=2,3", json={"data_source": grown}))[0] == 400
     assert (await server.refused("PUT", "/data_source/x", json={"data_source": grown | {"id": 1}}))[0] == 404
-    assert (await server.refused("GET", "/array/full/x"))[0] == 405
+    assert (await server.refused("GET", "/array/full/x"))[0] == 403
 
 
 async def test_who_wants_it_waits_until_it_is_in_storage(server: Any) -> None:

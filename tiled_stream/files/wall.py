@@ -21,10 +21,13 @@ _SCHEME = "file:"
 
 
 class Wall:
-    """`directories` are those whose contents may be read. They need not exist yet. Every method blocks on the file system."""
+    """`directories` (paths or `file:` URIs) are those whose contents may be read. They need not exist yet.
+
+    Every method blocks on the file system.
+    """
 
     def __init__(self, directories: Iterable[str | Path]) -> None:
-        self._directories = tuple(os.path.abspath(d) for d in directories)
+        self._directories = tuple(_local(str(d)) if _is_uri(d) else os.path.abspath(d) for d in directories)
 
     def path_of(self, uri: str) -> Path:
         """Where the file of this URI really is. `Malformed` if it is none of a file, `Forbidden` if it lies outside."""
@@ -42,9 +45,13 @@ class Wall:
         return Path(real)
 
 
+def _is_uri(place: str | Path) -> bool:
+    return str(place).lower().startswith(_SCHEME)
+
+
 def _local(uri: str) -> str:
     """The path that a `file:` URI of this machine means. A ``?`` or ``#`` that a client forgot to quote belongs to it."""
-    if not uri.lower().startswith(_SCHEME):
+    if not _is_uri(uri):
         raise Malformed(f"{redacted(uri)!r} is not the URI of a file: 'file://localhost/…' is expected.")
     rest = uri[len(_SCHEME) :]
     if rest.startswith("//"):

@@ -1,36 +1,151 @@
-"""Data that exist already: registered, and told of when their files change."""
+"""Data that exist already: registered, told of when their files change, and fetched as the files that they are.
+
+A file is sent in pieces that are read off the loop. Ranges are those of RFC 9110: one range is answered by it, several by the
+whole. What is sent is as long as the file was when it was opened; one that is cut meanwhile breaks the connection, so that nobody
+takes a part for the whole.
+"""
 
 from __future__ import annotations
 
+import re
+from email.utils import formatdate
+from mimetypes import guess_type
 from typing import Any
 
-from litestar import Request, post, put
+import orjson
+from litestar import Request, get, post, put
 from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
 
-from ..wire.bodies import parse_data_source
-from .answers import null
+from ..domain.errors import Malformed
+from ..query.read_assets import OpenAsset
+from ..wire.bodies import parse_create, parse_data_source
+from .answers import answer, data_tag, not_modified, null
 from .metadata import created
-from .params import Query, keys_of
-from .services import ack_of, edge_of
+from .params import Query, header, keys_of
+from .services import Edge, ack_of, edge_of
 
 __all__ = ["ROUTES"]
 
 Connection = Request[Any, Any, Any]
 
+#: Bytes that are read and sent at a time.
+PIECE = 1 << 20
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*\Z")
+
 
 @post(["/register", "/register/{path:path}"], opt={"scopes": ("write:metadata", "create:node", "register")}, status_code=200)
 async def post_register(request: Connection) -> ASGIResponse:
     """Create a node for data that exist already."""
+    for source in parse_create(await request.body(), True).data_sources:
+        await edge_of(request).reader.files.check(source.mimetype, source.assets)
     return await created(request, registered=True)
 
 
 @put("/data_source/{path:path}", opt={"scopes": ("write:metadata", "register")}, status_code=200)
 async def put_data_source(request: Connection) -> ASGIResponse:
     """Files of an external array changed: its structure and assets now, and which region is new."""
-    query = Query(request.scope)
+    edge, query = edge_of(request), Query(request.scope)
     command = parse_data_source(await request.body(), query.get("patch_shape"), query.get("patch_offset"))
-    await edge_of(request).writer.submit(keys_of(request), command, ack=ack_of(request.scope))
+    await edge.reader.files.check(command.data_source.mimetype, command.data_source.assets)
+    await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
 
-ROUTES = [post_register, put_data_source]
+@get("/asset/bytes/{path:path}", opt={"scopes": ("read:data",)})
+async def get_bytes(request: Connection) -> ASGIResponse:
+    """A file of a node, or a `Range` of it; of a directory the file at `relative_path`."""
+    edge, query = edge_of(request), Query(request.scope)
+    asset = await edge.reader.asset(await edge.browse.resolve(keys_of(request)), _id(query))
+    file = await edge.reader.files.assets.open(asset, query.get("relative_path"))
+    response = _answer(request.scope, file)
+    if not isinstance(response, _FileResponse):
+        await file.close()
+    return response
+
+
+@get("/asset/manifest/{path:path}", opt={"scopes": ("read:data",)})
+async def get_manifest(request: Connection) -> ASGIResponse:
+    """The files of a directory, as `relative_path` of `asset/bytes` takes them."""
+    edge: Edge = edge_of(request)
+    asset = await edge.reader.asset(await edge.browse.resolve(keys_of(request)), _id(Query(request.scope)))
+    return await answer(request.scope, {"manifest": await edge.reader.files.assets.manifest(asset)})
+
+
+class _FileResponse(ASGIStreamingResponse):
+    """Some bytes of an open file, which is closed whatever happens. A client that leaves stops the reading."""
+
+    def __init__(self, file: OpenAsset, start: int, count: int, *, headers: dict[str, str], status: int) -> None:
+        disposition = f'attachment; filename="{_plain(file.name)}"'.encode()
+        super().__init__(
+            iterator=_pieces(file, start, count),
+            headers=headers,
+            encoded_headers=[(b"content-disposition", disposition)],
+            media_type=guess_type(file.name)[0] or "application/octet-stream",
+            status_code=status,
+        )
+        self._file = file
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._file.close()
+
+
+def _answer(scope: Any, file: OpenAsset) -> ASGIResponse:
+    tag = data_tag((file.name, file.size, file.modified))
+    modified = formatdate(file.modified / 1e9, usegmt=True)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{tag}"',
+        "Last-Modified": modified,
+        "Vary": "Origin",
+        "X-Content-Type-Options": "nosniff",
+    }
+    wanted = header(scope, b"range")
+    condition = header(scope, b"if-range")
+    if wanted is None or condition not in (None, f'"{tag}"', modified) or (part := _part(wanted, file.size)) is None:
+        headers["Content-Length"] = str(file.size)
+        return not_modified(scope, tag) or _FileResponse(file, 0, file.size, headers=headers, status=200)
+    start, stop = part
+    if start >= stop:
+        unsatisfied = {"Content-Range": f"bytes */{file.size}"}
+        body = orjson.dumps({"detail": f"The file has {file.size} bytes; the range {wanted!r} is not in it."})
+        return ASGIResponse(body=body, status_code=416, media_type="application/json", headers=unsatisfied)
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
+    headers["Content-Length"] = str(stop - start)
+    return _FileResponse(file, start, stop - start, headers=headers, status=206)
+
+
+def _part(wanted: str, size: int) -> tuple[int, int] | None:
+    """Where one range begins and ends; empty if it lies outside. None for what is no single range: it does not count."""
+    match = _RANGE.match(wanted)
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        return max(0, size - int(match[2])), size
+    if match[2] != "" and int(match[2]) < int(match[1]):
+        return None
+    return int(match[1]), size if match[2] == "" else min(size, int(match[2]) + 1)
+
+
+async def _pieces(file: OpenAsset, start: int, count: int) -> Any:
+    for begin in range(start, start + count, PIECE):
+        yield await file.read(begin, min(PIECE, start + count - begin))
+
+
+def _plain(name: str) -> str:
+    """As clients take it out of the header: UTF-8, without what would end it."""
+    return "".join(c for c in name if c.isprintable() and c not in '"\\')
+
+
+def _id(query: Query) -> int:
+    id = query.integer("id", None)
+    if id is None:
+        raise Malformed("Say which asset: ?id=N, a number that metadata with include_data_sources=true tells.")
+    return id
+
+
+ROUTES = [post_register, put_data_source, get_bytes, get_manifest]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import HttpMethod, Request, route
+from litestar import HttpMethod, Request, delete, route
 from litestar.response.base import ASGIResponse
 
 from ..domain.errors import NotSupported
@@ -18,7 +18,6 @@ _ANY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpM
 _WHAT = {
     "awkward": "Nodes of family 'awkward'",
     "ragged": "Nodes of family 'ragged'",
-    "asset": "Reading registered files as they are, and removing them,",
     "node": "The old endpoint 'node' (use 'table/full' or 'container/full')",
 }
 
@@ -32,4 +31,10 @@ async def refuse(request: Request[Any, Any, Any]) -> ASGIResponse:
     raise NotSupported(f"{_WHAT[name]} are not supported by this version of the server.")
 
 
-ROUTES = [refuse]
+@delete("/asset/{path:path}", opt={"scopes": ("delete:node",)}, status_code=200, include_in_schema=False)
+async def refuse_removal(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """405 with the reason."""
+    raise NotSupported("Removing an asset from a node is not supported by this version of the server; delete the node.")
+
+
+ROUTES = [refuse, refuse_removal]

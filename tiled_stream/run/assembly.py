@@ -32,6 +32,7 @@ from ..persist.persister import Persister
 from ..persist.quarantine import Quarantine
 from ..query.browse import Browse
 from ..query.read import DataReader
+from ..query.read_files import FileData
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
 from .settings import Settings
@@ -72,10 +73,13 @@ class Assembly:
             linger=settings.persist_linger_seconds,
         )
         deletion = Deletion(repository, catalog, barrier=barrier)
+        readable = (*settings.read, *([str(places.arrays)] if places.arrays else []))  # what may be written may be read
+        limit, strict = settings.response_bytesize_limit, bool(settings.read)
+        self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict)
         self.services = Services(
             writer=Writer(log, repository, barrier=barrier, deletion=deletion, arrays=arrays, tables=tables, now=time.time),
             browse=Browse(repository, catalog, backlog=log, barrier=barrier),
-            reader=DataReader(barrier=barrier, arrays=arrays, tables=tables),
+            reader=DataReader(barrier=barrier, arrays=arrays, tables=tables, files=self.files),
             hub=self.hub,
             log=log,
             ready=self.check_ready,
@@ -167,6 +171,7 @@ async def assembled(
         root = (await engines.catalog.node(ROOT)).node
         await engines.log.bind(f"{root.time_created!r}")
         assembly = Assembly(settings, places, engines)
+        stack.push_async_callback(assembly.files.close)
         stack.push_async_callback(assembly.finish)  # also if starting is cut short: the persister runs by then
         await assembly.start()
         stack.push_async_callback(assembly.drain)
