@@ -92,6 +92,8 @@ async def test_an_emptied_redis_loses_nothing_that_was_persisted(postgres_url: s
             for replica in fleet.replicas:
                 await asyncio.to_thread(replica.start)
             await append(client, "t", 11, **PERSISTED)
+            (await client.post("/metadata/", json=running.array("late", 1))).raise_for_status()
+            (await client.patch("/array/full/late?offset=1&shape=1&extend=true", content=running.cells(5))).raise_for_status()
             async with websockets.connect(running.stream_url(there, "t"), additional_headers=AUTH, proxy=None) as socket:
                 await socket.recv()
                 await append(client, "t", 12)

@@ -22,6 +22,7 @@ from tiled_stream.domain.events import (
     ChildMetadataUpdated,
     Event,
     Record,
+    RecordLost,
     RevisionDeleted,
     RowsAppended,
     StreamEnded,
@@ -232,6 +233,7 @@ def test_child_metadata_updated(envelope: Envelope, revision: int | None, more: 
         ChildDeleted("a", "0" * 32),
         RevisionDeleted("a", "0" * 32, 1),
         StreamEnded(),
+        RecordLost(),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -240,7 +242,7 @@ def test_what_takes_a_sequence_only(envelope: Envelope, event: Event) -> None:
 
 
 def test_those_above_are_all_that_is_not_delivered() -> None:
-    silent = {ChildDeleted, RevisionDeleted, StreamEnded}
+    silent = {ChildDeleted, RevisionDeleted, StreamEnded, RecordLost}
     assert set(Event.__args__) - silent == set(DELIVERED)
 
 

@@ -314,6 +314,8 @@ class Writer:
         """Append as long as what `at` was found by stands, and remember it. `_Raced` if somebody was faster."""
         guards = {node: head for node, head in at.guards.items() if expected is None or node != log}
         floor = at.head if expected is None else expected
+        if guards and at.epoch != self._log.epoch:
+            raise _Raced
         begin = time.perf_counter()
         try:
             position = await self._log.append(log, draft, expected=expected, floor=floor, guards=guards)

@@ -41,9 +41,10 @@ class Log(Protocol):
 
         The first sequence is ``max(head, floor) + 1``; `floor` is the persisted watermark as the caller knows it and keeps
         sequences rising after a log was lost (I1). With `expected`, appends only if ``max(head, floor)`` equals it, else
-        `Conflict` with `.head`. With `guards`, only if those nodes have these heads, else `Conflict` without one: what the caller
-        has looked at has not moved since. Raises `Gone` if the node was dropped, `Unavailable` if the engine cannot take it now
-        (then nothing was appended). Cancelled: appended whole or not at all. No drafts: ValueError.
+        `Conflict` with `.head`. With `guards`, only if no head of those nodes is above these (and none was dropped), in the
+        epoch in force, else `Conflict` without a head: what the caller has looked at has not moved since. Raises `Gone` if the
+        node was dropped, `Unavailable` if the engine cannot take it now (then nothing was appended). Cancelled: appended whole or
+        not at all. No drafts: ValueError.
         """
         ...
 

@@ -155,7 +155,7 @@ class RedisLog:
         encoded = [(d.time, encode_event(d.event), d.payload) for d in drafts]
         size = sum(len(event) + len(payload) for _, event, payload in encoded)
         known_epoch, known = self._known.get(node, ("", 0))
-        done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, guards, size))
+        done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, self._epoch, guards, size))
         self._live_in(done.epoch)
         if done.outcome == "gone":
             raise Gone(f"The node {node} was deleted.")

@@ -47,6 +47,7 @@ class Append(msgspec.Struct, frozen=True, eq=False):
     floor: int
     known: int
     known_epoch: str
+    epoch: str
     guards: Mapping[NodeId, int]
     size: int
 
@@ -201,6 +202,7 @@ class Appends:
                 append.floor,
                 append.known,
                 append.known_epoch,
+                append.epoch,
                 len(append.guards),
                 len(append.drafts),
             ]

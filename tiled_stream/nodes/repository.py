@@ -37,7 +37,7 @@ class Located(msgspec.Struct, frozen=True):
 
     `node` carries the present metadata and structure. `head` is the sequence of its own log up to which `node` is folded.
     `column` is set if the path went on into a table: then the thing addressed is that column, a virtual array.
-    `guards`: the heads that this was found by; as long as they stand, it is so still.
+    `guards`: the heads that this was found by, in `epoch`; as long as they stand, it is so still.
     """
 
     node: Node
@@ -45,6 +45,7 @@ class Located(msgspec.Struct, frozen=True):
     head: int
     column: str | None = None
     guards: Mapping[NodeId, int] = UNGUARDED
+    epoch: str = ""
 
 
 class _Tail(Protocol):
@@ -169,7 +170,7 @@ class Repository:
             node = msgspec.structs.replace(node, data_sources=tail.data_sources)
         if node.family != "table":
             guards[node.id] = tail.cursor
-        return Located(node, path, tail.cursor, column, guards)
+        return Located(node, path, tail.cursor, column, guards, self._log.epoch)
 
     async def _heads_along(self, path: tuple[str, ...]) -> Heads:
         """The heads of the nodes on the way, as far as it is known, in one question."""

@@ -1,5 +1,6 @@
 -- ARGV: new epoch, key of this writer, token of this batch, seconds that clean nodes are remembered, number of appends; for each append:
---   node, expected ("" for none), floor, known head, epoch in which it was known, number of guards, number of drafts;
+--   node, expected ("" for none), floor, known head, epoch in which it was known, epoch of the guards, number of guards,
+--   number of drafts;
 --   for each guard: node, head; for each draft: time, event, payload, small?
 -- Returns the epoch, and for each append: what became of it (ok, conflict, moved, gone, lost) and a sequence.
 --
@@ -12,7 +13,7 @@ local epoch = epoch_or(candidate)
 local answer = {epoch}
 local at = 6
 
-local function append(node, expected, floor, known, known_epoch, guards, drafts)
+local function append(node, expected, floor, known, known_epoch, guards_epoch, guards, drafts)
   local first_guard, first_draft = at, at + 2 * guards
   at = first_draft + 4 * drafts
   local head_key, state_key = base .. 'h:' .. node, base .. 'n:' .. node
@@ -36,9 +37,10 @@ local function append(node, expected, floor, known, known_epoch, guards, drafts)
     end
   end
   if expected and expected ~= low then return 'conflict', low end
+  if guards > 0 and guards_epoch ~= epoch then return 'moved', low end
   for place = first_guard, first_draft - 2, 2 do
     local stands = call('GET', base .. 'h:' .. ARGV[place])
-    if (stands or '0') ~= ARGV[place + 1] then return 'moved', low end
+    if stands == '-' or num(stands) > num(ARGV[place + 1]) then return 'moved', low end
   end
 
   local was_clean = head == settled
@@ -84,10 +86,10 @@ end
 
 for _ = 1, num(ARGV[5]) do
   local node, expected = ARGV[at], ARGV[at + 1]
-  local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 6])
-  local guards = num(ARGV[at + 5])
-  at = at + 7
-  local outcome, sequence = append(node, expected ~= '' and num(expected), floor, known, known_epoch, guards, drafts)
+  local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 7])
+  local guards_epoch, guards = ARGV[at + 5], num(ARGV[at + 6])
+  at = at + 8
+  local outcome, sequence = append(node, expected ~= '' and num(expected), floor, known, known_epoch, guards_epoch, guards, drafts)
   answer[#answer + 1] = outcome
   answer[#answer + 1] = text(sequence)
 end
