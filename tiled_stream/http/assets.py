@@ -76,11 +76,10 @@ class _FileResponse(ASGIStreamingResponse):
     """Some bytes of an open file, which is closed whatever happens. A client that leaves stops the reading."""
 
     def __init__(self, file: OpenAsset, start: int, count: int, *, headers: dict[str, str], status: int) -> None:
-        disposition = f'attachment; filename="{_plain(file.name)}"'.encode()
+        disposition = f'attachment; filename="{_plain(file.name)}"'
         super().__init__(
             iterator=_pieces(file, start, count),
-            headers=headers,
-            encoded_headers=[(b"content-disposition", disposition)],
+            headers=headers | {"Content-Disposition": disposition.encode().decode("latin-1")},
             media_type=guess_type(file.name)[0] or "application/octet-stream",
             status_code=status,
         )
