@@ -63,8 +63,7 @@ async def fill(connection: Any, nodes: int) -> None:
     root = await connection.fetchval("SELECT n.row FROM nodes n WHERE n.parent IS NULL")
     paths = {}
     for key in ("start.scan_id", "start.plan_name", "start.sample"):
-        sql = "INSERT INTO paths (path) VALUES ($1) ON CONFLICT (path) DO UPDATE SET path = excluded.path RETURNING id"
-        paths[key] = await connection.fetchval(sql, value_at(key).encode())
+        paths[key] = await connection.fetchval("INSERT INTO paths (path) VALUES ($1) RETURNING id", value_at(key).encode())
     with Progress() as progress:
         bar = progress.add_task("nodes", total=nodes)
         for begin in range(1, nodes + 1, STEP):

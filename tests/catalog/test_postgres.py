@@ -15,18 +15,18 @@ from tests.servers.postgres import PostgresServer, new_database, postgres_server
 from tiled_stream.catalog import postgres_schema
 from tiled_stream.catalog.facts import MAX_ELEMENTS
 from tiled_stream.catalog.migrate import Migration, migrations
-from tiled_stream.catalog.port import Applied
+from tiled_stream.catalog.port import Applied, CatalogBatch
 from tiled_stream.catalog.postgres import PostgresCatalog, numbered
 from tiled_stream.catalog.postgres_connect import SCHEMA
 from tiled_stream.catalog.postgres_dialect import parameter
 from tiled_stream.catalog.postgres_schema import upgrade, version_of
 from tiled_stream.domain.errors import Malformed, Unavailable
-from tiled_stream.domain.events import ChildDeleted
+from tiled_stream.domain.events import ChildDeleted, Record
 from tiled_stream.domain.nodes import ROOT, Spec
 from tiled_stream.domain.search import Filter, Page, Search, SortKey
 from tiled_stream.testing.catalog_history import History
 from tiled_stream.testing.catalog_search_contract import batch, created, keys, updated
-from tiled_stream.testing.factories import container_node
+from tiled_stream.testing.factories import child_created, container_node
 
 
 @pytest.fixture
@@ -518,3 +518,30 @@ async def _statement(catalog: PostgresCatalog, search: Search) -> tuple[str, Any
     catalog._all = remembered  # type: ignore[method-assign]
     await catalog.children(ROOT, search, Page())
     return asked[-1]
+
+
+async def test_paths_are_numbered_once_and_may_be_long(new_postgres: str) -> None:
+    """A number a path, however often it is written; a key longer than an index page is kept and found."""
+    long = "k" * 20_000
+    catalog = PostgresCatalog(new_postgres, init=True)
+    await catalog.open()
+    try:
+        for n in range(5):
+            node = container_node(key=f"k{n}", metadata={"a": n, long: n})
+            record = Record(n + 1, float(n), child_created(node))
+            assert (await catalog.apply([CatalogBatch(ROOT, n, (record,))]))[0].watermark == n + 1
+        found = await catalog.children(ROOT, Search((Filter("eq", 3, key=long),)), Page())
+        assert len(found.hits) == 1
+        async with catalog._database.connection() as connection:
+            assert await connection.fetchval("SELECT max(id) FROM paths") == await connection.fetchval(
+                "SELECT count(*) FROM paths"
+            )
+    finally:
+        await catalog.close()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://me:se/cret@h/d", "postgresql://me:se#cret@h/d", "postgresql://me:s@cret:x@h:y/d"])
+def test_a_password_that_is_not_escaped_is_told_without_it(uri: str) -> None:
+    with pytest.raises(Malformed) as told:
+        PostgresCatalog(uri)
+    assert "cret" not in str(told.value)

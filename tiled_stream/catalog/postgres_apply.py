@@ -58,7 +58,8 @@ class PostgresWriter:
         # What has still to be sent.
         self._nodes: list[tuple[Any, ...]] = []
         self._ancestry: list[tuple[int, int]] = []
-        self._facts: list[tuple[int, str, int, Any, int]] = []
+        # Facts by the row of their node.
+        self._facts: dict[int, list[tuple[int, str, int, Any, int]]] = {}
         self._revisions: list[tuple[Any, ...]] = []
         self._described: list[tuple[Any, ...]] = []
         self._restructured: list[tuple[str, float, int]] = []
@@ -154,7 +155,6 @@ class PostgresWriter:
         words = words_of(event.metadata)
         self._described.append((at.metadata, at.specs, at.access_tags, words, event.revision or 0, time, at.row))
         if at.parent is not None:
-            self._facts = [fact for fact in self._facts if fact[0] != at.row]
             self._stale_facts.append(at.row)
             self._add_facts(at.row, at.parent, event.metadata, event.specs, event.access_tags)
 
@@ -188,7 +188,7 @@ class PostgresWriter:
         self._restructured.append((at.data_sources, records[-1].time, at.row))
 
     def _add_facts(self, row: int, parent: int, metadata: dict[str, Any], specs: Sequence[Spec], tags: Sequence[str]) -> None:
-        self._facts += [(row, path, kind, value, parent) for path, kind, value in facts_of(metadata, specs, tags)]
+        self._facts[row] = [(row, path, kind, value, parent) for path, kind, value in facts_of(metadata, specs, tags)]
 
     async def _flush(self) -> None:
         """Send what was collected."""
@@ -208,15 +208,16 @@ class PostgresWriter:
             await self._db.executemany(self._sql["restructure"], self._restructured)
         if self._advanced:
             await self._db.execute(self._sql["advance"], *map(list, zip(*self._advanced, strict=True)))
-        self._nodes, self._ancestry, self._facts, self._revisions = [], [], [], []
+        self._nodes, self._ancestry, self._facts, self._revisions = [], [], {}, []
         self._described, self._restructured, self._advanced, self._stale_facts = [], [], [], []
 
     async def _insert_facts(self) -> None:
-        paths = sorted({path.encode() for _, path, _, _, _ in self._facts})
+        collected = [fact for several in self._facts.values() for fact in several]
+        paths = sorted({path.encode() for _, path, _, _, _ in collected})
         await self._db.execute(self._sql["insert_paths"], paths)
         numbers = {path.decode(): number for path, number in await self._db.fetch(self._sql["paths"], paths)}
         facts: list[tuple[Any, ...]] = []
-        for row, path, number, value, parent in self._facts:
+        for row, path, number, value, parent in collected:
             kind = Kind(number)
             facts.append((row, numbers[path], number, encoded(kind, value), text_beside(kind, value), parent))
         await self._db.executemany(self._sql["insert_fact"], facts)

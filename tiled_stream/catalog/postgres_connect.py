@@ -7,6 +7,7 @@ server's affair and can be tried again.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ _COMMAND_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
 #: Parameters of the URI that are asyncpg's, not the server's; 0 is for PgBouncer in transaction mode.
 _CACHE_SIZE = ("statement_cache_size", "prepared_statement_cache_size")
+#: Hosts with ports, separated by commas; IPv6 in brackets.
+_PLACE = re.compile(r"(?:(?:\[[0-9a-fA-F:.]+\]|[^:,@\[\]]*)(?::\d+)?(?:,(?!\Z)|\Z))*")
 #: Classes of SQLSTATE that lie in what is written: data exceptions, violated constraints, limits of the program.
 _OF_THE_EVENT = ("22", "23", "54")
 #: Another transaction was in the way; the same can be done again at once.
@@ -48,12 +51,17 @@ class Database:
         with self.faults():
             self._pool = await asyncpg.create_pool(
                 self._dsn,
-                min_size=1,
+                min_size=0,
                 max_size=self._pool_size,
                 init=_init,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=_COMMAND_SECONDS,
-                server_settings={"search_path": SCHEMA, "application_name": "tiled_stream catalog"},
+                server_settings={
+                    "search_path": SCHEMA,
+                    "application_name": "tiled_stream catalog",
+                    "idle_in_transaction_session_timeout": "120s",  # a frozen process must not hold the writers' lock
+                    "jit": "off",  # questions are short
+                },
                 **options,
             )
 
@@ -95,8 +103,13 @@ class Database:
 def _dsn(uri: str, shown: str) -> tuple[str, int | None]:
     """What asyncpg takes, and its setting that people write into URIs."""
     parts = urlsplit(uri)
-    if parts.scheme not in _SCHEMES:
-        raise Malformed(f"{shown!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE.")
+    # A password with one of /?# ends the place too early; what follows must not be taken for something else, nor be shown.
+    is_cut = "@" in parts.path + parts.query + parts.fragment
+    if parts.scheme not in _SCHEMES or is_cut or not _PLACE.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise Malformed(
+            f"{shown!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and what a password "
+            "has of @:/?#% in escapes (%40 for @)."
+        )
     size: int | None = None
     query = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
@@ -105,7 +106,8 @@ async def _answer(
         raise TooLarge(
             f"The answer would exceed {edge.settings.response_bytesize_limit} bytes; ask for less with ?slice= or by blocks."
         )
-    tag = data_tag((edge.log.epoch, at.node.id, at.head, at.column, selection, media_type))
+    now = time.time_ns() if at.node.data_sources[0].management == "external" else 0  # files change without a record
+    tag = data_tag((edge.log.epoch, at.node.id, at.head, now, at.column, selection, media_type))
     same = not_modified(request.scope, tag)
     if same is not None:
         return same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
@@ -82,7 +83,9 @@ async def _answer(
 ) -> ASGIResponse:
     media_type = choose("table", query.get("format"), header(request.scope, b"accept"))
     at = await edge.browse.resolve(keys_of(request))
-    tag = data_tag((edge.log.epoch, at.node.id, at.head, at.column, columns, partition, media_type))
+    sources = at.node.data_sources
+    now = time.time_ns() if sources and sources[0].management == "external" else 0  # files change without a record
+    tag = data_tag((edge.log.epoch, at.node.id, at.head, now, at.column, columns, partition, media_type))
     same = not_modified(request.scope, tag)
     if same is not None:
         return same

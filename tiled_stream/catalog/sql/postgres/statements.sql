@@ -48,7 +48,9 @@ INSERT INTO nodes (
 INSERT INTO ancestry (ancestor, node) VALUES ($1, $2);
 
 -- :name insert_paths
-INSERT INTO paths (path) SELECT unnest($1::bytea[]) ON CONFLICT DO NOTHING;
+-- Those that are new: one that conflicts would use up a number, too.
+INSERT INTO paths (path) SELECT new FROM unnest($1::bytea[]) new
+WHERE NOT EXISTS (SELECT 1 FROM paths p WHERE p.path = new) ON CONFLICT DO NOTHING;
 
 -- :name paths
 SELECT path, id FROM paths WHERE path = ANY($1::bytea[]);
