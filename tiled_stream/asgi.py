@@ -1,8 +1,8 @@
 """The application for an ASGI server that is started on its own: ``hypercorn tiled_stream.asgi:app``.
 
 Settings come from the environment (``TILED_STREAM_*``), and from the file that ``TILED_CONFIG`` names. The server is put together
-when its lifespan begins. What must stay true:
-before sockets are closed, streams are told to come back (1012), however the server was told to stop.
+when its lifespan begins. What must stay true: before sockets are closed, streams are told to come back (1012), however the server
+was told to stop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .domain.errors import Unavailable
 from .run import hypercorn_patches, logs
 from .run.assembly import Assembly, assembled
 from .run.config import settings_from_config
-from .run.notify import told_to_systemd
+from .run.notify import limit_sends, told_to_systemd
 from .run.settings import SettingsError, from_env
 
 __all__ = ["Application", "app"]
@@ -50,6 +50,7 @@ class Application:
                 logs.configure(level=settings.log_level, log_format=settings.log_format, access_log=settings.access_log)
                 logging.getLogger("hypercorn").propagate = False  # it was started by itself and has handlers of its own
                 assembly = await stack.enter_async_context(assembled(settings))
+                limit_sends(settings.send_timeout_seconds)
             except (SettingsError, Unavailable) as error:
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import typer.main
 import yaml
+from websockets.sync.client import connect
 
-from tests.servers.haproxy import CONFIG, HAPROXY
-from tests.servers.processes import missing
+from tests.run import running
+from tests.servers.haproxy import CONFIG, HAPROXY, haproxy
+from tests.servers.processes import missing, until
 from tiled_stream.http.metrics import FIGURES, Metrics
 from tiled_stream.run.cli import app
 from tiled_stream.run.settings import ENVIRONMENT, Settings
@@ -109,3 +115,76 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     environ = os.environ | {"SYSTEMD_LOG_LEVEL": "warning"}
     done = subprocess.run([program, "verify", *names], capture_output=True, text=True, check=False, env=environ)
     assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.name)
+def test_a_server_lives_within_what_the_units_allow(tmp_path: Path, unit: Path) -> None:
+    """Their filter of system calls is applied for real: a library that calls something else must not be killed for it."""
+    if shutil.which("systemd-analyze") is None or ctypes.util.find_library("seccomp") is None:
+        pytest.skip(missing("systemd-analyze or libseccomp"))
+    sandbox = [sys.executable, str(Path(__file__).with_name("sandbox.py")), str(unit)]
+    with running.Running([*sandbox, *running.command_of("--temp")], tmp_path / "errors") as server:
+        server.ok("POST", "/metadata/", json=running.array("a", 3))
+        server.ok("PUT", "/array/full/a", content=running.cells(1, 2, 3))
+        server.ok("POST", "/metadata/", json=running.table("t"))
+        server.ok("PATCH", "/table/partition/t?partition=0", content=running.rows(4, 5))
+        assert running.numbers_of(server.client.get("/table/full/t", headers=running.ARROW).content) == [4, 5]
+        assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of HAProxy, as it is shipped, in front of one server."""
+    if HAPROXY is None:
+        pytest.skip(missing("haproxy"))
+    errors = tmp_path_factory.mktemp("edge") / "errors"
+    with running.serving("--temp", "--public", errors=errors) as server, haproxy([server.port]) as port:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: httpx.get(f"{url}/healthz").status_code == 200, "the balancer has a server")
+        yield url
+
+
+PRIVATE = [
+    "/readyz",
+    "/readyz?a=b",
+    "//readyz",
+    "/%72eadyz",
+    "/readyz/",
+    "/api/v1/metrics",
+    "/api/v1//metrics",
+    "/api//v1/metric%73",
+]
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+def test_the_edge_shows_no_page_of_the_operator(edge: str, path: str) -> None:
+    """However the path is written; with the key, too."""
+    answer = httpx.get(edge + path, headers=running.AUTH)
+    assert answer.status_code == 404
+    assert "x-tiled-request-id" not in answer.headers  # no server has seen it
+
+
+def test_the_edge_lets_the_rest_through(edge: str) -> None:
+    for path in (
+        "/api/v1/",
+        "/api/v1/metadata/",
+        "/api/v1/search/?filter%5Bfulltext%5D%5Bcondition%5D%5Btext%5D=readyz",
+        "/healthz",
+    ):
+        assert httpx.get(edge + path).status_code == 200, path
+    assert "x-tiled-request-id" in httpx.get(f"{edge}/api/v1/metadata/readyz").headers  # a node may have any name
+
+
+def test_links_lead_to_where_the_client_came_in(edge: str) -> None:
+    """What it claims about that does not count."""
+    lies = {"X-Forwarded-Host": "elsewhere.example", "X-Forwarded-Proto": "https"}
+    link = httpx.get(f"{edge}/api/v1/metadata/", headers=lies).json()["data"]["links"]["self"]
+    assert link.startswith(f"{edge}/api/v1/")
+
+
+def test_streams_pass_the_edge_uncompressed(edge: str) -> None:
+    url = edge.replace("http", "ws") + "/api/v1/stream/single/?envelope_format=msgpack"
+    with connect(url, additional_headers=running.AUTH, close_timeout=1, proxy=None) as stream:
+        assert b"container-schema" in stream.recv(20)
+        assert stream.response is not None
+        assert "Sec-WebSocket-Extensions" not in stream.response.headers

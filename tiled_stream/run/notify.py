@@ -1,6 +1,7 @@
-"""Telling systemd how the service is: ready, stopping, alive. Without `NOTIFY_SOCKET` nothing is told, and nothing is needed.
+"""What passes between systemd and this process: how the service is (ready, stopping, alive), and sockets that were opened for it.
 
-What must stay true: the watchdog is fed from the event loop, so that a loop that stalls is restarted.
+Without `NOTIFY_SOCKET` nothing is told, and nothing is needed. What must stay true: the watchdog is fed from the event loop, so
+that a loop that stalls is restarted. The protocols are those of sd_notify(3) and sd_listen_fds(3).
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["notify", "told_to_systemd"]
+__all__ = ["limit_sends", "notify", "told_to_systemd"]
 
 logger = logging.getLogger(__name__)
+
+#: Sockets that were opened for this process begin here.
+_FIRST_FD = 3
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -61,3 +65,19 @@ def _watchdog_seconds(environ: Mapping[str, str]) -> float:
     if not text.isdecimal() or (pid and pid != str(os.getpid())):
         return 0.0
     return int(text) / 1e6
+
+
+def limit_sends(seconds: float, environ: Mapping[str, str] = os.environ) -> int:
+    """Let the kernel give up clients that acknowledge no bytes for so long, on sockets that systemd opened. How many there are.
+
+    Connections inherit it. A `.socket` unit has no directive for it, and the application cannot do it: a send to a client that
+    reads nothing just waits.
+    """
+    count, pid = environ.get("LISTEN_FDS", ""), environ.get("LISTEN_PID", "")
+    if not count.isdecimal() or pid != str(os.getpid()) or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return 0
+    for fd in range(_FIRST_FD, _FIRST_FD + int(count)):
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(1000 * seconds)))
+    return int(count)
