@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.run import running
-from tiled_stream.run.logs import configure
+from tiled_stream.run.logs import REQUEST_FIELDS, configure
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,23 @@ def test_the_key_is_nowhere_in_the_log_of_requests(tmp_path: Path, log_format: s
     assert said.count('"GET /api/v1/metadata') + said.count('\\"GET /api/v1/metadata') >= 5
     for secret in (running.KEY, "wrongkey1", "wrongkey2", "wrongkey3"):
         assert secret not in said
+
+
+def test_requests_have_fields(tmp_path: Path) -> None:
+    """Of a real server: what is in the sentence can be asked for by name; the id is the one that the client was told."""
+    with running.serving("--temp", "-v", "--log-format", "json", errors=tmp_path / "errors") as server:
+        answer = server.client.get(f"/metadata/no/such?api_key={running.KEY}")
+        refused = server.client.get("/metadata/", headers={"Authorization": "Apikey wrongkey1"})
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.errors.read_text().splitlines() if line.startswith("{")]
+    by_id = {line["request_id"]: line for line in lines if "request_id" in line}
+    line = by_id[answer.headers["x-tiled-request-id"]]
+    assert set(line) == {"event", "level", "logger", "timestamp", *REQUEST_FIELDS}
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/api/v1/metadata/no/such", 404)
+    assert line["client"] == "127.0.0.1"
+    assert line["principal"] not in ("", "unset")
+    assert isinstance(line["milliseconds"], float)
+    assert by_id[refused.headers["x-tiled-request-id"]]["status"] == 401
+    others = [line for line in lines if line["logger"] != "tiled_stream.access"]
+    assert others
+    assert all(set(line) <= {"event", "level", "logger", "timestamp", "exception"} for line in others)
