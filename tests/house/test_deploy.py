@@ -25,9 +25,10 @@ from tests.servers.haproxy import CONFIG, HAPROXY, haproxy
 from tests.servers.processes import missing, until
 from tiled_stream.http.metrics import FIGURES, Metrics
 from tiled_stream.run.cli import app
+from tiled_stream.run.logs import REQUEST_FIELDS
 from tiled_stream.run.settings import ENVIRONMENT, Settings
 
-from .fences import ROOT
+from .fences import ROOT, cells
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.s*"))
@@ -76,7 +77,7 @@ def metrics() -> set[str]:
     edge: Any = SimpleNamespace(hub=observed, writer=observed)
     families = list(Metrics(edge).registry.collect())
     histograms = {f.name + suffix for f in families if f.type == "histogram" for suffix in ("_bucket", "_count", "_sum")}
-    return histograms | {f.name for f in families} | set(FIGURES)
+    return histograms | {f.name for f in families if f.type != "histogram"} | set(FIGURES)
 
 
 @pytest.mark.parametrize("name", ["prometheus/rules.yml", "grafana/tiled-stream.json"])
@@ -87,12 +88,31 @@ def test_metrics_exist(name: str) -> None:
     assert named <= metrics()
     if name.endswith("json"):
         expressions = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
-        assert {name for name, _ in FIGURES.items() if "backlog" in name} <= named
+        # Whatever is counted can be seen.
+        assert {name for name in metrics() if not name.endswith(("_count", "_sum"))} <= named
     else:
         expressions = [rule["expr"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
     for expression in expressions:
         assert expression.count("(") == expression.count(")"), expression
         assert expression.count("[") == expression.count("]"), expression
+
+
+def test_every_alert_says_what_to_do_then() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"][0]["rules"]
+    explained = {name for row in cells(ROOT / "docs" / "how-to" / "monitoring.md") for name in row[0].split(", ")}
+    assert {rule["alert"] for rule in rules} == {name for name in explained if name.startswith("Tiled")}
+
+
+def test_fields_of_the_log_are_explained() -> None:
+    page = ROOT / "docs" / "how-to" / "monitoring.md"
+    explained = {name.strip("`") for row in cells(page) if row[1] in ("all", "errors", "requests") for name in row[0].split(", ")}
+    assert explained == {"timestamp", "level", "logger", "event", "exception", *REQUEST_FIELDS}
+
+
+def test_panels_do_not_lie_on_each_other() -> None:
+    panels = json.loads((DEPLOY / "grafana" / "tiled-stream.json").read_text())["panels"]
+    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in panels]
+    assert len(set(places)) == len({p["id"] for p in panels}) == len(panels)
 
 
 def test_haproxy_accepts_its_file() -> None:

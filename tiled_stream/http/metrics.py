@@ -1,11 +1,12 @@
 """Figures for Prometheus: the HTTP names that existing dashboards know, and our own of the stream.
 
-Figures of other rooms are asked for when they are scraped; nothing is counted twice. Labels are route templates, never names of
-nodes.
+Figures of other rooms are asked for when they are scraped; nothing is counted twice. What must stay true: labels are route
+templates, never names of nodes; and a server that lacks something it needs can still be scraped, for that is when it matters.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from .._version import __version__
-from ..domain.errors import NotFound
+from ..domain.errors import NotFound, Unavailable
 from .services import Edge, edge_of
 
 __all__ = ["FIGURES", "ROUTES", "Metrics"]
@@ -86,6 +87,9 @@ class Metrics:
             "tiled_stream_build_info", "Always 1; the label says which version runs.", ["version"], registry=self.registry
         )
         build.labels(__version__).set(1)
+        self.ready = Gauge(
+            "tiled_stream_ready", "1 while this server should get traffic, as /readyz says; else 0.", registry=self.registry
+        )
         # Label look-ups cost more than observing: the few combinations are remembered.
         self._known: dict[tuple[str, int, str], tuple[Any, Any]] = {}
 
@@ -124,10 +128,28 @@ async def get_metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     metrics: Metrics | None = request.app.state["metrics"]
     if metrics is None:
         raise NotFound("Metrics are switched off.")
+    figures, is_ready = await asyncio.gather(_figures(edge), _is_ready(edge))
+    metrics.ready.set(is_ready)
     asked = CollectorRegistry()
-    asked.register(_Asked(await edge.services.stats()))
+    asked.register(_Asked(figures))
     body = generate_latest(metrics.registry) + generate_latest(asked)
     return ASGIResponse(body=body, media_type="text/plain; version=0.0.4")
+
+
+async def _figures(edge: Edge) -> dict[str, float]:
+    """Nothing if they cannot be asked for now: that the server is not ready is then said by its own figure."""
+    try:
+        return await edge.services.stats()
+    except Unavailable:
+        return {}
+
+
+async def _is_ready(edge: Edge) -> bool:
+    try:
+        await edge.services.ready()
+    except Unavailable:
+        return False
+    return True
 
 
 ROUTES = [get_metrics]
