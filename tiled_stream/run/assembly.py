@@ -130,8 +130,8 @@ class Assembly:
 
     async def stats(self) -> dict[str, float]:
         """Figures for metrics."""
-        hub, lag, done = self.hub.stats(), await self._log.lag(), self.persister.stats
-        return {
+        hub, done = self.hub.stats(), self.persister.stats
+        of_process = {
             "tiled_stream_subscribers": hub.subscribers,
             "tiled_stream_tails": hub.tails,
             "tiled_stream_records_read_total": hub.records,
@@ -140,16 +140,26 @@ class Assembly:
             "tiled_stream_gaps_total": hub.gaps,
             "tiled_stream_slow_readers_total": hub.slow,
             "tiled_stream_event_loop_lag_seconds": self._heart.lag,
-            "tiled_stream_backlog_nodes": lag.nodes,
-            "tiled_stream_backlog_records": lag.records,
-            "tiled_stream_backlog_age_seconds": 0.0 if lag.oldest is None else max(0.0, time.time() - lag.oldest),
             "tiled_stream_persisted_records_total": done.records,
             "tiled_stream_persist_rounds_total": done.rounds,
             "tiled_stream_persist_seconds_total": done.seconds,
             "tiled_stream_persist_failures_total": done.failures,
             "tiled_stream_quarantined_records_total": self.quarantine.count,
             "tiled_stream_lost_records_total": self._apply.lost,
-        } | await self._log.figures()
+        }
+        try:
+            lag, of_log = await self._log.lag(), await self._log.figures()
+        except Unavailable:  # the figures of this process can be told all the same
+            return of_process
+        return (
+            of_process
+            | of_log
+            | {
+                "tiled_stream_backlog_nodes": lag.nodes,
+                "tiled_stream_backlog_records": lag.records,
+                "tiled_stream_backlog_age_seconds": 0.0 if lag.oldest is None else max(0.0, time.time() - lag.oldest),
+            }
+        )
 
 
 @contextlib.asynccontextmanager
