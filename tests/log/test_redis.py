@@ -171,6 +171,20 @@ async def test_sequences_go_on_after_redis_was_emptied(server: RedisServer) -> N
         assert await other.dirty() == [(node, 6)]
 
 
+async def test_who_expects_what_the_catalog_knows_wins_after_redis_was_emptied(server: RedisServer) -> None:
+    """A creation is decided by the catalog then, which knows less than what this process saw; its number is a new one still."""
+    node = new_id()
+    async with opened(server.url) as log:
+        for n in range(1, 6):
+            await log.append(node, draft(n))
+        with server.client() as client:
+            client.flushall()
+        with pytest.raises(Conflict) as lost:
+            await log.append(node, draft(6), expected=2, floor=3)
+        assert lost.value.head == 3
+        assert (await log.append(node, draft(6), expected=3, floor=3)).sequence == 6
+
+
 async def test_a_process_that_knows_nothing_goes_on_after_the_floor(server: RedisServer) -> None:
     node = new_id()
     async with opened(server.url) as log:

@@ -120,11 +120,6 @@ class Hints:
         await self._drop_connection()
         await let_go(self._client)
 
-    @property
-    def is_closed(self) -> bool:
-        """True once nothing is heard any more."""
-        return self._is_closed
-
     @contextmanager
     def watching(self, node: NodeId) -> Iterator[Watch]:
         """Hear of a node; the subscription outlives this for a while, for whoever follows comes back at once."""

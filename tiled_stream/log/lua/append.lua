@@ -27,14 +27,10 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
     settled, first, bytes = 0, 1, 0
   end
   local low = math.max(head, floor)
-  if known > low then
-    if known_epoch == epoch and found then -- this life has lost what it had given out: it ends here
-      epoch = candidate
-      call('SET', base .. 'epoch', epoch)
-      return 'lost', low
-    elseif head == settled then -- numbers of an earlier life are not given again
-      low = known
-    end
+  if known > low and known_epoch == epoch and found then -- this life has lost what it had given out: it ends here
+    epoch = candidate
+    call('SET', base .. 'epoch', epoch)
+    return 'lost', low
   end
   if expected and expected ~= low then return 'conflict', low end
   if guards > 0 and guards_epoch ~= epoch then return 'moved', low end
@@ -44,6 +40,7 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
   end
 
   local was_clean = head == settled
+  if was_clean then low = math.max(low, known) end -- numbers of an earlier life are not given again
   if low > head then -- what lies between is persisted, or lost; whoever held a lease has lost it
     forget_records(node, bytes)
     if not was_clean then
