@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tiled_stream.storage.duckdb_tables import DuckdbTables
-from tiled_stream.testing.table_contract import Reopen, TableStoreContract
+from tiled_stream.testing.table_contract import Reopen, SqlTableStoreContract
 
 
-class TestDuckdbTables(TableStoreContract):
+class TestDuckdbTables(SqlTableStoreContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DuckdbTables]:
         store = DuckdbTables(tmp_path / "tables.duckdb")

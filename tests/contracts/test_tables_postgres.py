@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tiled_stream.storage.postgres_tables import PostgresTables
-from tiled_stream.testing.table_contract import Reopen, TableStoreContract
+from tiled_stream.testing.table_contract import Reopen, SqlTableStoreContract
 
 
-class TestPostgresTables(TableStoreContract):
+class TestPostgresTables(SqlTableStoreContract):
     @pytest.fixture
     async def store(self, new_postgres: str) -> AsyncIterator[PostgresTables]:
         store = PostgresTables(new_postgres)

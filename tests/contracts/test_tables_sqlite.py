@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tiled_stream.storage.sqlite_tables import SqliteTables
-from tiled_stream.testing.table_contract import Reopen, TableStoreContract
+from tiled_stream.testing.table_contract import Reopen, SqlTableStoreContract
 
 
-class TestSqliteTables(TableStoreContract):
+class TestSqliteTables(SqlTableStoreContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteTables]:
         store = SqliteTables(tmp_path / "tables.sqlite")

@@ -26,7 +26,7 @@ from ..storage.port import TableBatch, TableStore
 from .factories import new_id, record, table_body, table_structure
 from .table_model import COLUMNS, TableModel, random_rows, two_columns
 
-__all__ = ["Reopen", "TableStoreContract"]
+__all__ = ["Reopen", "SqlTableStoreContract", "TableStoreContract"]
 
 Reopen = Callable[[], Awaitable[TableStore]]
 
@@ -117,34 +117,6 @@ class TableStoreContract:
         await store.apply([model.batch()])
         await _assert_reads(store, model)
         await _assert_reads(store, model, ["?", "A", "with space"])
-
-    async def test_columns_that_sql_cannot_take_are_refused(self, store: TableStore) -> None:
-        for name in ("_x", "", "x" * 64, "é" * 32, 'a"b', "a'b", "a;b", "a\nb", "a\x00b", "a\x7fb"):
-            structure = table_structure({name: "int32"})
-            with pytest.raises(Malformed):
-                store.allocate(new_id(), structure, None, {})
-        twice = msgspec.structs.replace(table_structure(), columns=("x", "x"))
-        with pytest.raises(Malformed):
-            store.allocate(new_id(), twice, None, {})
-
-    async def test_allocation(self, store: TableStore) -> None:
-        node, structure = new_id(), table_structure()
-        place = store.allocate(node, structure, None, {})
-        assert place == store.allocate(node, structure, place.mimetype, {})
-        assert place.mimetype == "application/x-tiled-sql-table"
-        assert (place.is_directory, place.parameter) == (False, "data_uri")
-        assert set(place.parameters) == {"table_name", "dataset_id"}
-        other = store.allocate(new_id(), structure, None, {})
-        assert other.data_uri == place.data_uri
-        assert other.parameters["table_name"] == place.parameters["table_name"]
-        assert other.parameters["dataset_id"] != place.parameters["dataset_id"]
-        assert store.allocate(node, table_structure({"z": "int8"}), None, {}).parameters["table_name"].startswith("table_")
-        assert store.allocate(node, structure, None, {"table_name": "mine_2"}).parameters["table_name"] == "mine_2"
-        for bad in ("Mine", "2x", "select", "a b", "x" * 64, "", 7, "a;", "é"):
-            with pytest.raises(Malformed):
-                store.allocate(node, structure, None, {"table_name": bad})
-        with pytest.raises(UnsupportedType):
-            store.allocate(node, structure, "text/csv", {})
 
     async def test_a_table_that_was_never_written_has_no_rows(self, store: TableStore) -> None:
         model = TableModel(
@@ -315,3 +287,35 @@ class TableStoreContract:
     async def test_closing_twice_is_the_same_as_once(self, store: TableStore) -> None:
         await store.close()
         await store.close()
+
+
+class SqlTableStoreContract(TableStoreContract):
+    """What a store in an SQL database does beside: names that clients see, and those that SQL cannot take."""
+
+    async def test_columns_that_sql_cannot_take_are_refused(self, store: TableStore) -> None:
+        for name in ("_x", "", "x" * 64, "é" * 32, 'a"b', "a'b", "a;b", "a\nb", "a\x00b", "a\x7fb"):
+            structure = table_structure({name: "int32"})
+            with pytest.raises(Malformed):
+                store.allocate(new_id(), structure, None, {})
+        twice = msgspec.structs.replace(table_structure(), columns=("x", "x"))
+        with pytest.raises(Malformed):
+            store.allocate(new_id(), twice, None, {})
+
+    async def test_allocation(self, store: TableStore) -> None:
+        node, structure = new_id(), table_structure()
+        place = store.allocate(node, structure, None, {})
+        assert place == store.allocate(node, structure, place.mimetype, {})
+        assert place.mimetype == "application/x-tiled-sql-table"
+        assert (place.is_directory, place.parameter) == (False, "data_uri")
+        assert set(place.parameters) == {"table_name", "dataset_id"}
+        other = store.allocate(new_id(), structure, None, {})
+        assert other.data_uri == place.data_uri
+        assert other.parameters["table_name"] == place.parameters["table_name"]
+        assert other.parameters["dataset_id"] != place.parameters["dataset_id"]
+        assert store.allocate(node, table_structure({"z": "int8"}), None, {}).parameters["table_name"].startswith("table_")
+        assert store.allocate(node, structure, None, {"table_name": "mine_2"}).parameters["table_name"] == "mine_2"
+        for bad in ("Mine", "2x", "select", "a b", "x" * 64, "", 7, "a;", "é"):
+            with pytest.raises(Malformed):
+                store.allocate(node, structure, None, {"table_name": bad})
+        with pytest.raises(UnsupportedType):
+            store.allocate(node, structure, "text/csv", {})
