@@ -75,5 +75,7 @@ class TestCsvTables(FileTablesContract):
     test_random_histories_equal_the_model = None
 
     def test_it_holds_plain_columns(self) -> None:
-        assert all(self.kind.can_hold(pyarrow.schema([("v", COLUMNS[name][0])])) for name in ("bool", "uint64", "double", "string"))
+        assert all(
+            self.kind.can_hold(pyarrow.schema([("v", COLUMNS[name][0])])) for name in ("bool", "uint64", "double", "string")
+        )
         assert not self.kind.can_hold(pyarrow.schema([("v", pyarrow.list_(pyarrow.int8()))]))

@@ -14,6 +14,7 @@ from tiled_stream.log.redis import RedisLog
 from tiled_stream.run.engines import Places, engines_of, places_of
 from tiled_stream.run.settings import Settings, SettingsError
 from tiled_stream.storage.duckdb_tables import DuckdbTables
+from tiled_stream.storage.file_tables import FileTables
 from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.storage.sqlite_tables import SqliteTables
 from tiled_stream.storage.zarr_arrays import ZarrArrays
@@ -30,10 +31,13 @@ def test_a_temporary_server_keeps_everything_in_its_directory(tmp_path: Path) ->
         tmp_path / "catalog.db", None, tmp_path / "data", tmp_path / "data.duckdb", "duckdb", tmp_path / "quarantine"
     )
     engines = engines_of(settings, places)
-    assert [type(engine) for engine in (engines.log, engines.catalog, engines.arrays, engines.tables)] == [
+    assert [type(engine) for engine in (engines.log, engines.catalog, engines.arrays, *(engines.tables or ()))] == [
         MemoryLog,
         SqliteCatalog,
         ZarrArrays,
+        FileTables,
+        FileTables,
+        FileTables,
         DuckdbTables,
     ]
 
@@ -44,7 +48,7 @@ def test_a_persistent_server_has_its_log_beside_the_catalog(tmp_path: Path) -> N
     assert places.log == tmp_path / "c.db.log"
     engines = engines_of(settings, places)
     assert isinstance(engines.log, LocalLog)
-    assert isinstance(engines.tables, SqliteTables)
+    assert [type(store) for store in engines.tables or ()] == [SqliteTables]
     assert engines.arrays is None
 
 
@@ -111,10 +115,13 @@ def test_shared_engines(tmp_path: Path) -> None:
         "log": "rediss://u:***@h:6379",
     }
     engines = engines_of(settings, places)
-    assert [type(engine) for engine in (engines.log, engines.catalog, engines.arrays, engines.tables)] == [
+    assert [type(engine) for engine in (engines.log, engines.catalog, engines.arrays, *(engines.tables or ()))] == [
         RedisLog,
         PostgresCatalog,
         ZarrArrays,
+        FileTables,
+        FileTables,
+        FileTables,
         PostgresTables,
     ]
     assert "s3cret" not in repr(settings)

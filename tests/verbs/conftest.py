@@ -28,6 +28,7 @@ from tiled_stream.persist.quarantine import Quarantine
 from tiled_stream.query.browse import Browse
 from tiled_stream.query.read import DataReader
 from tiled_stream.storage.duckdb_tables import DuckdbTables
+from tiled_stream.storage.tables import Tables
 from tiled_stream.storage.zarr_arrays import ZarrArrays
 from tiled_stream.wire.tables import structure_of
 
@@ -70,7 +71,8 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
     barrier = Barrier(log, timeout=10)
     repository = Repository(log, catalog)
     quarantine = Quarantine(directory / "quarantine")
-    apply = Apply(log, catalog, arrays=arrays, tables=tables, quarantine=quarantine)
+    stores = Tables(tables, {})
+    apply = Apply(log, catalog, arrays=arrays, tables=stores, quarantine=quarantine)
     return Core(
         log=log,
         catalog=catalog,
@@ -84,12 +86,12 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
             barrier=barrier,
             deletion=Deletion(repository, catalog, barrier=barrier),
             arrays=arrays,
-            tables=tables,
+            tables=stores,
             now=time.time,
         ),
         hub=Hub(log, now=time.time),
         browse=Browse(repository, catalog, backlog=log, barrier=barrier),
-        reader=DataReader(barrier=barrier, arrays=arrays, tables=tables),
+        reader=DataReader(barrier=barrier, arrays=arrays, tables=stores),
         apply=apply,
         persister=Persister(log, apply, worker="w", retention=Retention(), now=time.time, linger=0.02, retry_seconds=0.02),
         quarantine=quarantine,

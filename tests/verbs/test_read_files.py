@@ -50,7 +50,7 @@ async def files(core: Core, tmp_path: Path, clock: Clock) -> AsyncIterator[FileD
 
 @pytest.fixture
 def reader(core: Core, files: FileData) -> DataReader:
-    return DataReader(barrier=core.barrier, arrays=core.arrays, tables=core.tables, files=files)
+    return DataReader(barrier=core.barrier, arrays=core.arrays, tables=None, files=files)
 
 
 def structure(length: int) -> ArrayStructure:

@@ -9,7 +9,8 @@ from ..domain.decide import check_specs, with_id
 from ..domain.errors import Malformed, NotSupported
 from ..domain.nodes import Asset, DataSource, Node, NodeId, wire_number
 from ..domain.structures import ArrayStructure, TableStructure
-from ..storage.port import Allocation, ArrayStore, TableStore
+from ..storage.port import Allocation, ArrayStore
+from ..storage.tables import Tables
 
 __all__ = ["Creation"]
 
@@ -17,7 +18,7 @@ __all__ = ["Creation"]
 class Creation:
     """Makes nodes. `new_id` gives ids that are never used again; a store that is None is not configured."""
 
-    def __init__(self, new_id: Callable[[], NodeId], *, arrays: ArrayStore | None, tables: TableStore | None) -> None:
+    def __init__(self, new_id: Callable[[], NodeId], *, arrays: ArrayStore | None, tables: Tables | None) -> None:
         self._new_id = new_id
         self._arrays = arrays
         self._tables = tables
@@ -66,7 +67,9 @@ class Creation:
             return self._arrays.allocate(node, structure, new.mimetype)
         if isinstance(structure, TableStructure):
             if self._tables is None:
-                raise NotSupported("This server has no writable storage for tables: start it with -w duckdb:///PATH.")
+                raise NotSupported(
+                    "This server has no writable storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH."
+                )
             return self._tables.allocate(node, structure, new.mimetype, new.parameters)
         raise NotSupported(f"Data of family {new.structure_family!r} cannot be written to this server.")
 

@@ -61,7 +61,8 @@ from ..domain.structures import Structure, TableStructure
 from ..log.port import LogEngine
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located, Repository
-from ..storage.port import ArrayStore, TableStore
+from ..storage.port import ArrayStore
+from ..storage.tables import Tables
 from ..wire.tables import Rows, decode_rows
 from .creation import Creation
 from .deletion import Deletion
@@ -105,7 +106,7 @@ class Writer:
         barrier: Barrier,
         deletion: Deletion,
         arrays: ArrayStore | None,
-        tables: TableStore | None,
+        tables: Tables | None,
         now: Callable[[], float],
     ) -> None:
         self._log = log

@@ -14,14 +14,15 @@ from typing import TypeVar
 import msgspec
 
 from ..catalog.port import Catalog, CatalogBatch
-from ..domain.errors import Gone, NotFound, Truncated, Unavailable
+from ..domain.errors import Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
 from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, Record, RecordLost
 from ..domain.fold import DataTail
-from ..domain.nodes import Node, NodeId
+from ..domain.nodes import DataSource, Node, NodeId
 from ..domain.search import Page, Search
 from ..domain.structures import ArrayStructure, TableStructure
 from ..log.port import Lease, Log
 from ..storage.port import ArrayBatch, ArrayStore, TableBatch, TableStore
+from ..storage.tables import Tables
 from .quarantine import Quarantine
 from .together import together
 
@@ -67,7 +68,7 @@ class Apply:
         catalog: Catalog,
         *,
         arrays: ArrayStore | None,
-        tables: TableStore | None,
+        tables: Tables | None,
         quarantine: Quarantine,
         max_known: int = 10_000,
     ) -> None:
@@ -172,17 +173,18 @@ class Apply:
                 continue
             structure = _structure_after(node, item.records)
             batches.append(ArrayBatch(node.id, structure, item.records))
-        if batches and self._arrays is not None:
-            await self._all_or_each(self._arrays.apply, batches)
+        if batches:
+            await self._all_or_each(self._array_store().apply, batches)
 
     async def _to_tables(self, work: list[_Work]) -> None:
-        batches = []
+        batches: dict[TableStore, list[TableBatch]] = {}
         for item in work:
-            structure = item.known.node.structure
-            if isinstance(structure, TableStructure) and item.known.node.data_sources[0].management != "external":
-                batches.append(TableBatch(item.lease.node, structure, item.known.watermark, item.records))
-        if batches and self._tables is not None:
-            await self._all_or_each(self._tables.apply, batches)
+            source = item.known.node.data_sources[0]
+            if isinstance(source.structure, TableStructure) and source.management != "external":
+                batch = TableBatch(item.lease.node, source.structure, item.known.watermark, item.records)
+                batches.setdefault(self._table_store(source), []).append(batch)
+        for store, of_store in batches.items():
+            await self._all_or_each(store.apply, of_store)
 
     async def _to_catalog(self, work: list[_Work]) -> list[Done]:
         batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records) for w in work]
@@ -255,11 +257,33 @@ class Apply:
 
     async def _delete_data(self, nodes: list[Node]) -> None:
         arrays = [n.id for n in nodes if isinstance(n.structure, ArrayStructure)]
-        tables = [(n.id, n.structure) for n in nodes if isinstance(n.structure, TableStructure)]
-        if arrays and self._arrays is not None:
-            await self._arrays.delete(*arrays)
-        if tables and self._tables is not None:
-            await self._tables.delete(tables)
+        if arrays:
+            await self._array_store().delete(*arrays)
+        tables: dict[TableStore, list[tuple[NodeId, TableStructure]]] = {}
+        for node in nodes:
+            if isinstance(node.structure, TableStructure):
+                tables.setdefault(self._table_store(node.data_sources[0]), []).append((node.id, node.structure))
+        for store, doomed in tables.items():
+            await store.delete(doomed)
+
+    def _array_store(self) -> ArrayStore:
+        """`Unavailable` without one: other processes of the deployment may have it, and the records stay for them (I6)."""
+        if self._arrays is None:
+            raise Unavailable(
+                "This process has no storage for arrays, but arrays are to be persisted: start it with -w DIRECTORY."
+            )
+        return self._arrays
+
+    def _table_store(self, source: DataSource) -> TableStore:
+        """See `_array_store`."""
+        try:
+            if self._tables is not None:
+                return self._tables.of(source.mimetype)
+        except (NotSupported, UnsupportedType) as error:
+            raise Unavailable(f"Rows of a table are to be persisted, but: {error}") from None
+        raise Unavailable(
+            "This process has no storage for tables, but rows are to be persisted: give it the same -w as the others."
+        )
 
 
 def _is_container_log(records: tuple[Record, ...]) -> bool:

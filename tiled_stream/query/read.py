@@ -17,7 +17,8 @@ from ..domain.slices import Selection
 from ..domain.structures import ArrayStructure, TableStructure
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located
-from ..storage.port import ArrayStore, TableStore
+from ..storage.port import ArrayStore
+from ..storage.tables import Tables
 from ..wire.tables import column_array
 from .read_files import FileData
 
@@ -35,7 +36,7 @@ class DataReader:
     """Read only. A store that is None is not configured; without `files`, registered files cannot be read."""
 
     def __init__(
-        self, *, barrier: Barrier, arrays: ArrayStore | None, tables: TableStore | None, files: FileData | None = None
+        self, *, barrier: Barrier, arrays: ArrayStore | None, tables: Tables | None, files: FileData | None = None
     ) -> None:
         self._barrier = barrier
         self._files = files
@@ -101,9 +102,10 @@ class DataReader:
         if _is_external(at.node):
             return await self.files.table(at, structure, columns=columns, partition=partition)
         if self._tables is None:
-            raise NotSupported("This server has no storage for tables: start it with -w duckdb:///PATH.")
+            raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
         await self._barrier.settle(at.node.id)
-        return await self._tables.read(at.node.id, structure, columns=columns, partition=partition)
+        store = self._tables.of(at.node.data_sources[0].mimetype)
+        return await store.read(at.node.id, structure, columns=columns, partition=partition)
 
     async def _column(self, at: Located, column: str) -> numpy.ndarray:
         at_table = Located(at.node, at.path[:-1], at.head)

@@ -174,7 +174,7 @@ async def assembled(
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiled-stream-")))
         places = places_of(settings, temporary)
         engines = engines_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
-        for engine in (engines.catalog, engines.log, engines.tables, engines.arrays):
+        for engine in (engines.catalog, engines.log, *(engines.tables or ()), engines.arrays):
             if engine is not None:
                 stack.push_async_callback(engine.close)
                 await engine.open()

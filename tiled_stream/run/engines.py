@@ -17,6 +17,7 @@ from ..domain.nodes import Spec
 from ..domain.uris import redacted
 from ..log.port import LogEngine
 from ..storage.port import ArrayStore, TableStore
+from ..storage.tables import Tables
 from .settings import POSTGRES, Settings, SettingsError
 
 __all__ = ["Engines", "Places", "catalog_at", "catalog_of", "catalog_place", "engines_of", "places_of"]
@@ -55,7 +56,7 @@ class Engines(msgspec.Struct, frozen=True):
     log: LogEngine
     catalog: Catalog
     arrays: ArrayStore | None
-    tables: TableStore | None
+    tables: Tables | None
 
 
 def places_of(settings: Settings, temporary: Path | None) -> Places:
@@ -185,7 +186,19 @@ def _arrays(places: Places) -> ArrayStore | None:
     return ZarrArrays(places.arrays)
 
 
-def _tables(settings: Settings, places: Places) -> TableStore | None:
+def _tables(settings: Settings, places: Places) -> Tables | None:
+    if places.tables is None and places.arrays is None:
+        return None
+    files: dict[str, TableStore] = {}
+    if places.arrays is not None:
+        from ..storage.file_tables import FileTables
+        from ..storage.table_formats import FORMATS
+
+        files = {kind.mimetype: FileTables(places.arrays, kind) for kind in FORMATS}
+    return Tables(_sql_tables(settings, places), files)
+
+
+def _sql_tables(settings: Settings, places: Places) -> TableStore | None:
     if places.tables is None:
         return None
     if not isinstance(places.tables, Path):

@@ -1,8 +1,8 @@
 """Tables as files, one directory a node: what a table that is written whole wants, and what others can open without a database.
 
-A directory holds segments (files of rows, never changed) and `table.json`, the list of them with the watermark. What must stay true:
-rows and watermark move in one step (I5), for that step is the replacement of `table.json`; a segment that is not in it does not
-exist. Many small appends are joined as they come, so that a table is read from few files.
+A directory holds segments (files of rows, never changed) and `table.json`, the list of them with the watermark. What must stay
+true: rows and watermark move in one step (I5), for that step is the replacement of `table.json`; a segment that is not in it does
+not exist. Many small appends are joined as they come, so that a table is read from few files.
 
 Durability as in `zarr_arrays.py`: what was applied survives the process being killed.
 """
@@ -83,8 +83,8 @@ class FileTables:
             raise Malformed("The columns of a table must have different names.")
         if not kind.can_hold(_declared(structure)):
             raise UnsupportedType(
-                f"A column of this table is of a type that {kind.mimetype!r} does not keep exactly; leave the mimetype out, or use "
-                "'application/vnd.apache.arrow.file'."
+                f"A column of this table is of a type that {kind.mimetype!r} does not keep exactly; leave the mimetype out, or "
+                "use 'application/vnd.apache.arrow.file'."
             )
         uri = file_uri(array_directory(self._root, node))
         return Allocation(data_uri=uri, is_directory=True, mimetype=kind.mimetype, parameter="data_uri", parameters={})

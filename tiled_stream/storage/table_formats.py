@@ -1,7 +1,7 @@
 """The file formats that tables are kept in: Parquet, Arrow IPC, CSV. Blocking, one file at a time.
 
-A format says which schemas it brings back exactly; a table of another schema is refused when it is created, not when its rows have
-been acknowledged. CSV tells a missing value (nothing) from an empty text (``""``), so it is exact for plain columns.
+A format says which schemas it brings back exactly; a table of another schema is refused when it is created, not when its rows
+have been acknowledged. CSV tells a missing value (nothing) from an empty text (``""``), so it is exact for plain columns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TableFormat(Protocol):
         ...
 
     def read(self, path: Path, schema: pyarrow.Schema, columns: Sequence[str]) -> pyarrow.Table:
-        """These columns, in this order, in the types of `schema`; with the schema metadata of the file, where the format has any."""
+        """These columns, in this order, in the types of `schema`, with the schema metadata of the file if it has any."""
         ...
 
 
