@@ -11,9 +11,10 @@ from typing import TypeVar
 from ..domain.errors import NotSupported, UnsupportedType
 from ..domain.structures import Family
 from .joined import JoinedArray
-from .port import ArrayReader, OpenArray, ReadTable, Source, TableReader
+from .port import ArrayReader, OpenArray, OpenTree, ReadTable, Source, TableReader
+from .trees import FileTree
 
-__all__ = ["ARRAYS", "RAW", "STACKS", "TABLES", "check_mimetype", "open_array", "open_table"]
+__all__ = ["ARRAYS", "RAW", "STACKS", "TABLES", "TREES", "check_mimetype", "open_array", "open_table", "open_tree"]
 
 T = TypeVar("T")
 
@@ -66,6 +67,12 @@ def _arrow() -> ReadTable:
     return read_arrow
 
 
+def _hdf5_tree() -> OpenTree:
+    from .hdf5_tree import open_hdf5_tree
+
+    return open_hdf5_tree
+
+
 #: Arrays whose files hold rows along the first axis, one file after the other.
 ARRAYS: dict[str, Callable[[], OpenArray]] = {
     "application/x-hdf5": _hdf5,
@@ -87,6 +94,10 @@ TABLES: dict[str, Callable[[], ReadTable]] = {
     "text/csv": _csv,
     "text/csv;header=present": _csv,
 }
+#: Files that hold several things.
+TREES: dict[str, Callable[[], OpenTree]] = {
+    "application/x-hdf5": _hdf5_tree,
+}
 #: May be registered and fetched as files; there is no reader.
 RAW = (
     "application/octet-stream",
@@ -99,7 +110,7 @@ RAW = (
 
 def check_mimetype(mimetype: str) -> None:
     """`UnsupportedType` if nothing here knows what that is."""
-    known = {*ARRAYS, *STACKS, *TABLES, *RAW}
+    known = {*ARRAYS, *STACKS, *TABLES, *TREES, *RAW}
     if _plain(mimetype) not in known:
         raise UnsupportedType(f"{mimetype!r} is not one of the types that this server can read: {', '.join(sorted(known))}.")
 
@@ -122,6 +133,14 @@ def open_table(source: Source) -> TableReader:
     from .tables import FileTable  # pyarrow
 
     return FileTable(source, _loaded(load, source.mimetype))
+
+
+def open_tree(source: Source) -> FileTree:
+    """As `open_array`."""
+    load = TREES.get(_plain(source.mimetype))
+    if load is None:
+        raise _no_reader(source.mimetype, "container")
+    return FileTree(source, _loaded(load, source.mimetype))
 
 
 def _plain(mimetype: str) -> str:

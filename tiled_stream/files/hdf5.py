@@ -28,7 +28,7 @@ from .port import Array, ArrayFile, Source
 from .reading import not_ready, reading
 from .rows import within
 
-__all__ = ["open_hdf5"]
+__all__ = ["open_hdf5", "opening_of"]
 
 with contextlib.suppress(ImportError):
     importlib.import_module("hdf5plugin")  # more compressions, if somebody installed them
@@ -36,15 +36,17 @@ with contextlib.suppress(ImportError):
 
 @contextmanager
 def open_hdf5(source: Source, path: Path) -> Iterator[ArrayFile]:
-    """The dataset that the parameters name."""
-    name = source.parameters.get("dataset")
-    if not isinstance(name, str) or not name:
+    """The dataset that the parameters name, or the keys that lead inside."""
+    name = source.parameters.get("dataset") or ("" if source.inside else None)
+    if not isinstance(name, str):
         raise Malformed("The data source has no parameter 'dataset': the path of a dataset in the HDF5 file.")
+    name = "/".join((name, *source.inside))
     with reading(source, path, ValueError, KeyError, RuntimeError, TypeError), HDF5, ExitStack() as stack:
         try:
-            dataset = Hdf5Links(source.wall, stack, _opening(source)).dataset(path, name)
+            dataset = Hdf5Links(source.wall, stack, opening_of(source)).dataset(path, name)
             assert isinstance(source.structure, ArrayStructure)
-            yield _view(_Dataset(dataset, is_bytes=source.structure.data_type.kind == "S"), source)
+            file = _Dataset(dataset, is_bytes=source.structure.data_type.kind == "S", is_told=bool(source.inside))
+            yield file if source.inside else _view(file, source)
         except OSError as error:
             if is_writing(error):
                 raise not_ready(path, f"it is open for writing, not in SWMR mode ({error})") from None
@@ -52,9 +54,12 @@ def open_hdf5(source: Source, path: Path) -> Iterator[ArrayFile]:
 
 
 class _Dataset:
-    """An `ArrayFile`. Texts of variable length take as much as the longest one, as `is_bytes` (in UTF-8) or as characters."""
+    """An `ArrayFile`. Texts of variable length take as much as the longest one, as `is_bytes` (in UTF-8) or as characters.
 
-    def __init__(self, dataset: h5py.Dataset, *, is_bytes: bool) -> None:
+    `is_told`: its structure was found in the file and not declared; see `hdf5_tree.py`.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, *, is_bytes: bool, is_told: bool) -> None:
         if dataset.shape is None:
             raise Malformed(f"The dataset {dataset.name!r} is empty: it has a type and no shape.")
         _check_filters(dataset)
@@ -62,6 +67,7 @@ class _Dataset:
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: numpy.dtype[Any] = dataset.dtype
         self._is_bytes = is_bytes
+        self._is_told = is_told
 
     def read(self, axes: Sequence[Along]) -> Array:
         """See `ArrayFile`."""
@@ -69,6 +75,8 @@ class _Dataset:
         if self.dtype.kind != "O":
             return numpy.asarray(self._dataset[index])
         if h5py.check_string_dtype(self.dtype) is None:
+            if self._is_told:
+                return numpy.zeros(tuple(a.count for a in axes), "S1")
             raise NotSupported(f"The dataset {self._dataset.name!r} holds elements of variable length or references.")
         texts = self._dataset[index] if self._is_bytes else self._dataset.asstr()[index]
         return numpy.asarray(texts).astype("S" if self._is_bytes else "U")
@@ -99,7 +107,8 @@ def _check_filters(dataset: h5py.Dataset) -> None:
             )
 
 
-def _opening(source: Source) -> Opening:
+def opening_of(source: Source) -> Opening:
+    """As the parameters `swmr` and `locking` say."""
     locking = source.parameters.get("locking")
     if locking not in (None, True, False, "best-effort"):
         raise Malformed(f"The parameter 'locking' is true, false, 'best-effort' or null, not {locking!r}.")

@@ -35,15 +35,15 @@ class Hdf5Links:
 
     def dataset(self, path: Path, name: str) -> h5py.Dataset:
         """The dataset of this name. `NotFound` if there is none, `Forbidden` if it refers to something outside."""
-        found = self._found(self._stack.enter_context(self._opening.file(path)), path, name)
+        found = self.found(self._stack.enter_context(self._opening.file(path)), path, name)
         if not isinstance(found, h5py.Dataset):
             raise Malformed(f"{name!r} in {path.name!r} is a group; name a dataset in the parameter 'dataset'.")
-        self._check(found, path, 0, set())
+        self.check(found, path)
         return found
 
-    def _found(self, file: h5py.File, path: Path, name: str) -> Any:
-        """Walk to `name`, link by link."""
-        here, todo = file, [part for part in name.split("/") if part and part != "."]
+    def found(self, here: h5py.Group, path: Path, name: str) -> Any:
+        """Walk from a group of the file at `path` to `name`, link by link."""
+        todo = [part for part in name.split("/") if part and part != "."]
         for _ in range(_MAX_STEPS):
             if not todo:
                 return here
@@ -55,16 +55,18 @@ class Hdf5Links:
                 todo = [p for p in link.path.split("/") if p and p != "."] + todo
                 here = here.file if link.path.startswith("/") else here
             elif isinstance(link, h5py.ExternalLink):
-                other = self._wall.within(path.parent / os.fsdecode(link.filename))
-                here = self._stack.enter_context(self._opening.file(other))
+                path = self._wall.within(path.parent / os.fsdecode(link.filename))
+                here = self._stack.enter_context(self._opening.file(path))
                 todo = [p for p in link.path.split("/") if p and p != "."] + todo
-                path = other
             else:
                 here = here[part]
         raise Malformed(f"{name!r} in {path.name!r} is behind more than {_MAX_STEPS} links.")
 
-    def _check(self, dataset: h5py.Dataset, path: Path, depth: int, seen: set[tuple[Path, str]]) -> None:
+    def check(self, dataset: h5py.Dataset, path: Path) -> None:
         """`Forbidden` if the dataset, or one that it is made of, has bytes outside."""
+        self._check(dataset, path, 0, set())
+
+    def _check(self, dataset: h5py.Dataset, path: Path, depth: int, seen: set[tuple[Path, str]]) -> None:
         path = Path(os.path.realpath(dataset.file.filename)) if dataset.file.filename else path
         for name, _, _ in dataset.external or ():
             self._referred(path, os.fsdecode(name))
@@ -91,7 +93,7 @@ class Hdf5Links:
             links = Hdf5Links(self._wall, stack, self._opening)
             try:
                 file = stack.enter_context(self._opening.file(path))
-                found = links._found(file, path, name)
+                found = links.found(file, path, name)
             except (FileNotFoundError, NotFound):
                 return
             if isinstance(found, h5py.Dataset):

@@ -124,7 +124,8 @@ class _Rows:
     def read(self, runs: Sequence[Along], inner: tuple[Along, ...]) -> Array:
         """Rows, and of each of them a region."""
         parts = [part for run in runs for part in self._parts(run, inner)]
-        if len({p.dtype for p in parts}) > 1:
+        kinds = {p.dtype.kind for p in parts}
+        if len({p.dtype for p in parts}) > 1 and kinds not in ({"S"}, {"U"}):  # texts are as long as the longest one there
             raise Malformed(f"The files hold different data types: {', '.join(sorted({str(p.dtype) for p in parts}))}.")
         return parts[0] if len(parts) == 1 else numpy.concatenate(parts)
 

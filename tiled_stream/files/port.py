@@ -1,6 +1,7 @@
 """What a reader of registered files is, and what it is opened with.
 
 A reader gives what a data source *declares*: its shape, its data type, its columns. The file has the last word about values only.
+What is *inside* of a file that is registered as a container (`Tree`) nobody declared: there the file says it all, each time anew.
 What must stay true: nothing here writes; nothing is held open between two reads, so that a detector can go on writing, renaming
 or deleting; only the files that a selection touches are opened, each after it has passed the wall (`wall.py`).
 
@@ -19,14 +20,28 @@ import msgspec
 import numpy
 
 from ..domain.errors import Malformed, NotFound
+from ..domain.nodes import Spec
 from ..domain.slices import Along, Selection
-from ..domain.structures import Structure
+from ..domain.structures import Family, Structure
 from .wall import Wall
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Array", "ArrayFile", "ArrayReader", "Damaged", "Missing", "OpenArray", "ReadTable", "Source", "TableReader"]
+__all__ = [
+    "Array",
+    "ArrayFile",
+    "ArrayReader",
+    "Damaged",
+    "Entry",
+    "Missing",
+    "OpenArray",
+    "OpenTree",
+    "ReadTable",
+    "Source",
+    "TableReader",
+    "Tree",
+]
 
 Array = numpy.ndarray[Any, Any]
 
@@ -46,9 +61,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     schema: of a table, the declared one; None for an array
     now: seconds since the epoch: a file that was changed a moment before may be incomplete
     limit: bytes that may be held in memory for one answer
+    inside: keys that lead to the data within a file that holds several things; none for a file that is the data
     """
 
-    structure: Structure
+    structure: Structure | None
     mimetype: str
     uris: tuple[str, ...]
     wall: Wall
@@ -56,6 +72,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
     schema: pyarrow.Schema | None = None
     parameters: dict[str, Any] = {}
+    inside: tuple[str, ...] = ()
 
     def path(self, number: int) -> Path:
         """The file of this number. `Forbidden` if it lies outside of what may be read."""
@@ -103,6 +120,34 @@ class ArrayFile(Protocol):
         ...
 
 
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing inside of a file, as it is now. `metadata` has a place in JSON.
+
+    structure: of an array; schema: of a table; count: of a container, its children
+    """
+
+    family: Family
+    structure: Structure | None = None
+    schema: pyarrow.Schema | None = None
+    metadata: dict[str, Any] = {}
+    specs: tuple[Spec, ...] = ()
+    count: int = 0
+
+
+class Tree(Protocol):
+    """What is in one file, while it is open. `keys` lead down from where the data source begins."""
+
+    def entry(self, keys: tuple[str, ...]) -> Entry:
+        """`NotFound` if there is nothing, `Forbidden` if it lies outside of the wall, another `Refused` if it cannot be told."""
+        ...
+
+    def names(self, keys: tuple[str, ...], *, offset: int, limit: int, backwards: bool) -> list[str]:
+        """A page of the children of a container. A name that no client could use is left out."""
+        ...
+
+
+#: Opens a file that holds several things. The path has passed the wall.
+OpenTree = Callable[[Source, Path], AbstractContextManager[Tree]]
 #: Opens a file of an array. The path has passed the wall.
 OpenArray = Callable[[Source, Path], AbstractContextManager[ArrayFile]]
 #: Reads those of the named columns that a file of a table has, as they are there.

@@ -15,8 +15,9 @@ from ..domain.commands import DeleteNode
 from ..domain.errors import Malformed, Unsatisfiable
 from ..ingest.writer import Accepted
 from ..nodes.repository import Located
+from ..query.inside import Content
 from ..wire.bodies import parse_create, parse_patch, parse_replace
-from ..wire.resources import ATTRIBUTES, View, column_resource, create_reply, resource
+from ..wire.resources import ATTRIBUTES, View, column_resource, create_reply, inner_resource, resource
 from .answers import answer, null
 from .params import Query, base_url, keys_of
 from .services import Edge, ack_of, edge_of
@@ -25,6 +26,8 @@ __all__ = ["ROUTES", "created", "view_of"]
 
 Connection = Request[Any, Any, Any]
 
+#: Levels of a file that are told at once.
+MAX_DEPTH = 5
 _FIELDS = {*ATTRIBUTES, "count", ""}
 
 
@@ -60,14 +63,28 @@ def _selection(expression: str) -> Callable[[Any], Any]:
     return select
 
 
-async def _resource(edge: Edge, at: Located, view: View) -> dict[str, Any]:
-    """One node, or column, as the client wants to see it."""
+async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str, Any]:
+    """One node, or column, as the client wants to see it. `depth`: levels that are told with a container inside of a file."""
     if at.column is not None:
         return column_resource(at.path, await edge.reader.array_structure(at), view)
+    if at.inside:
+        wants_all = view.fields is None or "structure" in view.fields
+        contents = await edge.browse.contents(at, depth if wants_all else 0)
+        return inner_resource(at.node, at.path, view, children=at.children, contents=_inlined(contents, view))
     children = None
     if at.node.family == "container" and (view.fields is None or view.fields & {"structure", "count"}):
         children = await edge.browse.child_count(at)
     return resource(at.node, at.path, view, children=children)
+
+
+def _inlined(contents: tuple[Content, ...] | None, view: View) -> dict[str, Any] | None:
+    if contents is None:
+        return None
+    found = {}
+    for content in contents:
+        hit, below = content.hit, _inlined(content.contents, view)
+        found[hit.path[-1]] = inner_resource(hit.node, hit.path, view, children=hit.children, contents=below)
+    return found
 
 
 @get(["/metadata", "/metadata/{path:path}"], opt={"scopes": ("read:metadata",)})
@@ -76,9 +93,9 @@ async def get_metadata(request: Connection) -> ASGIResponse:
     edge = edge_of(request)
     query = Query(request.scope)
     view = view_of(edge, request, query)
-    query.integer("max_depth", None, high=5)
+    depth = query.integer("max_depth", None, high=MAX_DEPTH)
     at = await edge.browse.resolve(keys_of(request))
-    data = await _resource(edge, at, view)
+    data = await _resource(edge, at, view, MAX_DEPTH if depth is None else depth)
     meta = {"root_path": edge.settings.root_path or "/"} if query.flag("root_path", False) else {}
     return await answer(request.scope, {"data": data, "error": None, "links": None, "meta": meta})
 

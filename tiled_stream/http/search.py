@@ -9,9 +9,9 @@ from litestar.response.base import ASGIResponse
 
 from ..domain.errors import Unsatisfiable
 from ..domain.search import Page, Search
-from ..query.browse import Listing
+from ..query.listing import Listing
 from ..wire.queries import parse_filters, parse_sort
-from ..wire.resources import resource
+from ..wire.resources import inner_resource, resource
 from .answers import answer
 from .metadata import view_of
 from .params import Query, base_url, keys_of
@@ -74,9 +74,10 @@ async def _search(request: Connection, *, deep: bool) -> ASGIResponse:
         count = await edge.browse.count(at, search.filters, deep=deep, max_depth=max_depth)
         listing = Listing((), count)
     else:
-        listing = await edge.browse.search(at, search, page, deep=deep, max_depth=max_depth)
+        listing = await edge.browse.search(at, search, page, deep=deep, max_depth=max_depth, bare=view.fields == frozenset())
+    told = inner_resource if listing.is_inside else resource
     content = {
-        "data": [resource(h.node, h.path, view, children=h.children) for h in listing.hits],
+        "data": [told(h.node, h.path, view, children=h.children) for h in listing.hits],
         "error": None,
         "links": _links(url, page, listing),
         "meta": {"count": listing.count},

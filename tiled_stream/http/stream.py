@@ -200,6 +200,8 @@ class _Socket:
         at = await self._edge.browse.resolve(wanted.keys)
         if at.column is not None:
             raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
+        if at.inside:
+            raise NotFound(f"{at.path[-1]!r} lies inside of a registered file; subscribe to that.")
         url = base_url(self._scope, self._edge.settings.root_path)
         encoder = MessageEncoder(wanted.envelope, url, at.path, at.node.structure, at.node.family)
         return _Live(await self._edge.hub.subscribe(at.node.id, wanted.after, encoder, floor=at.head), encoder)

@@ -338,18 +338,26 @@ def _data(at: Located) -> Located:
     """Columns of a table are views: what is written is the table."""
     if at.column is not None:
         raise NotSupported(f"{at.column!r} is a column of a table; write to the table itself.")
-    return at
+    return _outside(at)
 
 
 def _whole(at: Located, what: str) -> Located:
     if at.column is not None:
         raise NotSupported(f"{at.column!r} is a column of a table; it has no {what} of its own.")
+    return _outside(at)
+
+
+def _outside(at: Located) -> Located:
+    if at.inside:
+        raise NotSupported(f"{at.path[-1]!r} lies inside of a registered file; such files are only read.")
     return at
 
 
 def _container(at: Located) -> Located:
     if at.node.family != "container" or at.column is not None:
         raise NotSupported(f"{at.path[-1]!r} is of family {at.node.family!r}; only a container can have children.")
+    if at.node.data_sources:
+        raise NotSupported(f"The children of {at.path[-1]!r} are those of its file; none can be created.")
     return at
 
 

@@ -37,6 +37,9 @@ class Located(msgspec.Struct, frozen=True):
 
     `node` carries the present metadata and structure. `head` is the sequence of its own log up to which `node` is folded.
     `column` is set if the path went on into a table: then the thing addressed is that column, a virtual array.
+    `inside` are the keys of the path that lead on into the file of a registered container, whose node then is `node`. Whether
+    there is anything nobody knows who has not looked into the file (`query/inside.py`); who has looked replaces `node` by what is
+    there and, if that is a container, tells its number of `children`.
     `guards`: the heads that this was found by, in `epoch`; as long as they stand, it is so still.
     """
 
@@ -46,6 +49,8 @@ class Located(msgspec.Struct, frozen=True):
     column: str | None = None
     guards: Mapping[NodeId, int] = UNGUARDED
     epoch: str = ""
+    inside: tuple[str, ...] = ()
+    children: int | None = None
 
 
 class _Tail(Protocol):
@@ -79,6 +84,9 @@ class Repository:
                 return await self._column(found, path, heads)
             if found.node.family != "container":
                 raise _not_found(path)
+            if found.node.data_sources:
+                at = await self._present(found, path, heads)
+                return msgspec.structs.replace(at, inside=path[depth:])
             child, _ = await self.child(found.node.id, key, heads)
             if child is None:
                 raise _not_found(path)

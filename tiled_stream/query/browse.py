@@ -1,57 +1,75 @@
 """Questions about the tree: search, count, distinct, revisions. Every answer passes the barrier, so that it shows all that was
-acknowledged before the question (I7)."""
+acknowledged before the question (I7). What lies inside of a registered file is asked of the file (`inside.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from ..catalog.port import Catalog, Distinct, Hit, Revision
-from ..domain.errors import NotFound
+from ..domain.errors import NotFound, NotSupported, Unsatisfiable
 from ..domain.nodes import ROOT, NodeId
 from ..domain.search import Filter, Page, Search
 from ..log.port import Backlog
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located, Repository
+from .inside import Content, Inside, is_file, not_a_container
+from .listing import Listing
+from .read_files import FileData
 
 __all__ = ["Browse", "Listing"]
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """A page of present nodes. `count` is exact.
-
-    `next_cursor` / `next_offset`: where the next page begins; both None at the end.
-    """
-
-    hits: tuple[Hit, ...]
-    count: int
-    next_cursor: int | None = None
-    next_offset: int | None = None
 
 
 class Browse:
     """Read only."""
 
-    def __init__(self, repository: Repository, catalog: Catalog, *, backlog: Backlog, barrier: Barrier) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        catalog: Catalog,
+        *,
+        backlog: Backlog,
+        barrier: Barrier,
+        files: FileData | None = None,
+    ) -> None:
         self._repository = repository
         self._catalog = catalog
         self._backlog = backlog
         self._barrier = barrier
+        self._inside = Inside(files)
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
-        """The node at `path`, as of now. `NotFound`."""
-        return await self._repository.resolve(path)
+        """The node at `path`, as of now. `NotFound`. Inside of a file: whatever reading it can raise."""
+        at = await self._repository.resolve(path)
+        return await self._inside.resolve(at) if at.inside else at
 
     async def child_count(self, at: Located) -> int:
-        """Exact number of children of a container."""
+        """Exact number of children of a container. One that is a file says 0: its node is told without opening it."""
+        if is_file(at):
+            return at.children or 0
         return await self._repository.child_count(at.node.id)
 
+    async def contents(self, at: Located, depth: int) -> tuple[Content, ...] | None:
+        """All that is below a container inside of a file, `depth` levels down; None for any other, or if that is too much."""
+        return await self._inside.contents(at, depth) if at.inside else None
+
     async def search(
-        self, at: Located, search: Search, page: Page, *, deep: bool = False, max_depth: int | None = None
+        self,
+        at: Located,
+        search: Search,
+        page: Page,
+        *,
+        deep: bool = False,
+        max_depth: int | None = None,
+        bare: bool = False,
     ) -> Listing:
-        """A page of children (`deep`: of all descendants; paths of hits are absolute). `NotFound` if `at` is no container."""
+        """A page of children (`deep`: of all descendants; paths of hits are absolute). `NotFound` if `at` is no container.
+
+        `bare`: nobody asked for more than keys.
+        """
         node = _container(at)
+        if is_file(at):
+            _check_flat(deep)
+            return await self._inside.search(at, search, page, bare=bare)
         await self._settle(node, deep=deep)
         # Asked before the catalog: what is clean now has its row up to date, whatever happens meanwhile.
         dirty = {id for id, _ in await self._backlog.dirty()}
@@ -70,6 +88,9 @@ class Browse:
 
     async def count(self, at: Located, filters: Sequence[Filter], *, deep: bool = False, max_depth: int | None = None) -> int:
         """Exact number of matches."""
+        if is_file(at):
+            _check_flat(deep)
+            return await self._inside.count(at, filters)
         await self._settle(_container(at), deep=deep)
         return await self._count(at, filters, deep=deep, max_depth=max_depth)
 
@@ -78,6 +99,8 @@ class Browse:
     ) -> Distinct:
         """Distinct values among the matching children."""
         node = _container(at)
+        if is_file(at):
+            raise Unsatisfiable("Distinct values are not gathered inside of a file.")
         await self._settle(node, deep=False)
         return await self._catalog.distinct(node, filters, metadata=metadata, structure_families=structure_families, specs=specs)
 
@@ -85,6 +108,8 @@ class Browse:
         """A page of revisions and their number."""
         if at.column is not None:
             raise NotFound(f"{at.column!r} is a column of a table; it has no revisions.")
+        if at.inside:
+            raise NotSupported(f"{at.path[-1]!r} lies inside of a registered file; it has no revisions.")
         await self._barrier.settle(at.node.parent or ROOT)
         return await self._catalog.revisions(at.node.id, offset=offset, limit=limit)
 
@@ -111,5 +136,10 @@ class Browse:
 
 def _container(at: Located) -> NodeId:
     if at.node.family != "container" or at.column is not None:
-        raise NotFound(f"{'/'.join(at.path)!r} is not a container; only containers are searched.")
+        raise not_a_container(at)
     return at.node.id
+
+
+def _check_flat(deep: bool) -> None:
+    if deep:
+        raise Unsatisfiable("A deep search does not lead inside of a file; search its containers one by one.")

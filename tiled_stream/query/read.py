@@ -55,7 +55,7 @@ class DataReader:
 
     async def asset(self, at: Located, id: int) -> Asset:
         """The asset of this id, complete: what was acknowledged before is in it. `NotFound` if it is not one of this node."""
-        for source in at.node.data_sources if at.column is None else ():
+        for source in at.node.data_sources if at.column is None and not at.inside else ():
             for asset in source.assets:
                 if asset.id == id:
                     await self._barrier.settle(at.node.id)
@@ -108,7 +108,7 @@ class DataReader:
         return await store.read(at.node.id, structure, columns=columns, partition=partition)
 
     async def _column(self, at: Located, column: str) -> numpy.ndarray:
-        at_table = Located(at.node, at.path[:-1], at.head)
+        at_table = Located(at.node, at.path[:-1], at.head, inside=at.inside)
         place = (at.node.id, column, at.head)
         known = self._columns.get(place)
         if known is not None:

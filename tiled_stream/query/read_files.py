@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import LogError, NotFound, Unavailable
 from ..domain.events import StreamEnded
-from ..domain.nodes import Asset, DataSource
+from ..domain.nodes import Asset
 from ..domain.slices import Selection
 from ..domain.structures import ArrayStructure, Structure, TableStructure
-from ..files.formats import check_mimetype, open_array, open_table
+from ..files.formats import check_mimetype, open_array, open_table, open_tree
 from ..files.port import Damaged, Missing, Source
+from ..files.trees import FileTree
 from ..files.wall import Wall
 from ..log.port import Log
 from ..nodes.repository import Located
@@ -34,7 +35,7 @@ T = TypeVar("T")
 #: Seconds after the last word about a node in which its files may still be on their way: file servers are slow to tell.
 ARRIVAL = 60.0
 #: Arguments of a reader that name its files.
-_PARAMETERS = (None, "data_uri", "data_uris")
+_PARAMETERS = ("data_uri", "data_uris")
 
 
 class FileData:
@@ -74,15 +75,20 @@ class FileData:
 
     async def array(self, at: Located, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
         """See `ArrayReader`; `NotSupported` if nothing here reads this type."""
-        source = self._source(at.node.data_sources[0], structure)
+        source = self._source(at, structure)
         return await self._read(at, lambda: open_array(source).read(selection))
 
     async def table(
         self, at: Located, structure: TableStructure, *, columns: Sequence[str] | None, partition: int | None
     ) -> pyarrow.Table:
         """See `TableReader`; `NotSupported` if nothing here reads this type."""
-        source = self._source(at.node.data_sources[0], structure)
+        source = self._source(at, structure)
         return await self._read(at, lambda: open_table(source).read(columns, partition))
+
+    async def tree(self, at: Located, work: Callable[[FileTree], T]) -> T:
+        """What `work` finds in the file of a container; `NotSupported` if nothing here reads this type."""
+        source = self._source(at, None)
+        return await self._read(at, lambda: work(open_tree(source)))
 
     async def _read(self, at: Located, work: Callable[[], T]) -> T:
         try:
@@ -104,7 +110,8 @@ class FileData:
             pass  # persisted long ago, or deleted
         return self._now() - last < ARRIVAL
 
-    def _source(self, source: DataSource, structure: Structure) -> Source:
+    def _source(self, at: Located, structure: Structure | None) -> Source:
+        source = at.node.data_sources[0]
         return Source(
             structure=structure,
             mimetype=source.mimetype,
@@ -114,6 +121,7 @@ class FileData:
             limit=self._limit,
             schema=schema_of(structure) if isinstance(structure, TableStructure) else None,
             parameters=source.parameters,
+            inside=at.inside,
         )
 
     def _check_places(self, assets: Sequence[Asset]) -> None:
@@ -122,7 +130,11 @@ class FileData:
 
 
 def _uris(assets: Sequence[Asset]) -> tuple[str, ...]:
-    """In order of their numbers, up to the first that is missing; a place that was told twice is where the last one said."""
-    places = {asset.num or 0: asset.data_uri for asset in assets if asset.parameter in _PARAMETERS}
+    """In order of their numbers, up to the first that is missing; a place that was told twice is where the last one said.
+
+    Assets without a parameter are what the files refer to, unless there are no others.
+    """
+    named = [asset for asset in assets if asset.parameter in _PARAMETERS]
+    places = {a.num or 0: a.data_uri for a in named or [a for a in assets if a.parameter is None]}
     first = min(places, default=0)
     return tuple(places[number] for number in range(first, first + len(places)) if number in places)

@@ -78,7 +78,7 @@ class Assembly:
         self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict)
         self.services = Services(
             writer=Writer(log, repository, barrier=barrier, deletion=deletion, arrays=arrays, tables=tables, now=time.time),
-            browse=Browse(repository, catalog, backlog=log, barrier=barrier),
+            browse=Browse(repository, catalog, backlog=log, barrier=barrier, files=self.files),
             reader=DataReader(barrier=barrier, arrays=arrays, tables=tables, files=self.files),
             hub=self.hub,
             log=log,

@@ -15,7 +15,7 @@ from ..domain.nodes import DataSource, Node
 from ..domain.structures import ArrayStructure, Structure
 from .structures import data_source_to_wire, structure_to_wire
 
-__all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "link_path", "links", "resource"]
+__all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "inner_resource", "link_path", "links", "resource"]
 
 #: What `fields=` can ask for beside `count`.
 ATTRIBUTES = ("metadata", "structure_family", "structure", "sorting", "specs", "data_sources", "access_tags")
@@ -60,8 +60,10 @@ def links(family: str, structure: Structure | None, path: tuple[str, ...], base_
     return found
 
 
-def resource(node: Node, path: tuple[str, ...], view: View, *, children: int | None) -> dict[str, Any]:
-    """A node as a resource. `children` is the number a container has, if it is asked for."""
+def resource(
+    node: Node, path: tuple[str, ...], view: View, *, children: int | None, contents: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A node as a resource. `children` is the number a container has, if it is asked for; `contents` their resources by key."""
     wanted = view.fields
     attributes: dict[str, Any] = {
         "ancestors": list(path[:-1]),
@@ -82,7 +84,7 @@ def resource(node: Node, path: tuple[str, ...], view: View, *, children: int | N
     if wanted is None or "structure" in wanted or "count" in wanted:
         is_container = node.family == "container"
         attributes["structure"] = (
-            {"contents": None, "count": children} if is_container else structure_to_wire(node.structure, node.family)
+            {"contents": contents, "count": children} if is_container else structure_to_wire(node.structure, node.family)
         )
     if wanted is None or "access_tags" in wanted:
         attributes["access_tags"] = list(node.access_tags)
@@ -101,6 +103,16 @@ def column_resource(path: tuple[str, ...], structure: ArrayStructure, view: View
     """A column of a table, seen as an array: it has neither metadata nor tags of its own."""
     column = Node("", path[-1], None, "array", data_sources=(DataSource("array", structure, ""),))
     found = resource(column, path, msgspec.structs.replace(view, include_data_sources=False), children=None)
+    found["attributes"]["access_tags"] = None
+    return found
+
+
+def inner_resource(
+    node: Node, path: tuple[str, ...], view: View, *, children: int | None, contents: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Something inside of a registered file: it has neither tags nor data sources of its own."""
+    plain = msgspec.structs.replace(view, include_data_sources=False) if view.include_data_sources else view
+    found = resource(node, path, plain, children=children, contents=contents)
     found["attributes"]["access_tags"] = None
     return found
 
