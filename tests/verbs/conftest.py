@@ -28,8 +28,10 @@ from tiled_stream.persist.quarantine import Quarantine
 from tiled_stream.query.browse import Browse
 from tiled_stream.query.read import DataReader
 from tiled_stream.storage.duckdb_tables import DuckdbTables
+from tiled_stream.storage.part_files import PartFiles
 from tiled_stream.storage.tables import Tables
 from tiled_stream.storage.zarr_arrays import ZarrArrays
+from tiled_stream.wire.parts import split
 from tiled_stream.wire.tables import structure_of
 
 F8 = DataType(itemsize=8, kind="f", endianness="little")
@@ -72,7 +74,8 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
     repository = Repository(log, catalog)
     quarantine = Quarantine(directory / "quarantine")
     stores = Tables(tables, {})
-    apply = Apply(log, catalog, arrays=arrays, tables=stores, quarantine=quarantine)
+    parts = PartFiles(directory / "parts", split=split)
+    apply = Apply(log, catalog, arrays=arrays, parts=parts, tables=stores, quarantine=quarantine)
     return Core(
         log=log,
         catalog=catalog,
@@ -86,12 +89,13 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
             barrier=barrier,
             deletion=Deletion(repository, catalog, barrier=barrier),
             arrays=arrays,
+            parts=parts,
             tables=stores,
             now=time.time,
         ),
         hub=Hub(log, now=time.time),
         browse=Browse(repository, catalog, backlog=log, barrier=barrier),
-        reader=DataReader(barrier=barrier, arrays=arrays, tables=stores),
+        reader=DataReader(barrier=barrier, arrays=arrays, parts=parts, tables=stores),
         apply=apply,
         persister=Persister(log, apply, worker="w", retention=Retention(), now=time.time, linger=0.02, retry_seconds=0.02),
         quarantine=quarantine,

@@ -50,7 +50,7 @@ async def files(core: Core, tmp_path: Path, clock: Clock) -> AsyncIterator[FileD
 
 @pytest.fixture
 def reader(core: Core, files: FileData) -> DataReader:
-    return DataReader(barrier=core.barrier, arrays=core.arrays, tables=None, files=files)
+    return DataReader(barrier=core.barrier, arrays=core.arrays, parts=None, tables=None, files=files)
 
 
 def structure(length: int) -> ArrayStructure:
@@ -161,7 +161,7 @@ async def test_a_server_without_readers(core: Core, frames: Path) -> None:
 async def test_closing_ends_the_threads(core: Core, frames: Path, clock: Clock) -> None:
     """I9"""
     files = FileData([str(frames)], log=core.log, now=clock, limit=1 << 20)
-    reader = DataReader(barrier=Barrier(core.log, timeout=1), arrays=None, tables=None, files=files)
+    reader = DataReader(barrier=Barrier(core.log, timeout=1), arrays=None, parts=None, tables=None, files=files)
     await register(core, 1, *assets(frames, (0, "0.npy")))
     assert await read(core, reader) == [row(0)]
     assert any(t.name.startswith("file reader") for t in threading.enumerate())

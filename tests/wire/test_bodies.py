@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiled_stream.domain.commands import PatchMetadata, ReplaceMetadata
-from tiled_stream.domain.errors import Malformed, NotAcceptable, NotSupported, Refused, Unsatisfiable
+from tiled_stream.domain.errors import Malformed, NotAcceptable, Refused, Unsatisfiable
 from tiled_stream.domain.nodes import Asset, Spec
 from tiled_stream.domain.structures import ArrayStructure, TableStructure
 from tiled_stream.wire.bodies import parse_create, parse_data_source, parse_patch, parse_replace
@@ -208,9 +208,9 @@ class TestCreate:
         with pytest.raises(Malformed, match="_x"):
             parse_create(dump(body), False)
 
-    def test_a_family_that_is_not_served(self) -> None:
+    def test_a_structure_of_another_family(self) -> None:
         ragged = {"structure_family": "ragged", "structure": {}}
-        with pytest.raises(NotSupported):
+        with pytest.raises(Malformed, match="data_type"):
             parse_create(dump({"structure_family": "ragged", "data_sources": [ragged]}), False)
 
     def test_metadata_too_deep_to_be_told_again(self) -> None:

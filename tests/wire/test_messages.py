@@ -87,7 +87,7 @@ def test_schemas(envelope: Envelope, structure: Structure | None, family: str, e
     assert decoded(envelope, encoder(envelope, structure, family).schema()) == expected
 
 
-@pytest.mark.parametrize("family", ["awkward", "bytes", "ragged", "sparse"])
+@pytest.mark.parametrize("family", ["awkward", "bytes"])
 def test_families_without_a_stream(family: str) -> None:
     with pytest.raises(NotFound):
         encoder("json", None, family)

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 
 from tiled_stream.domain.dtypes import from_numpy
-from tiled_stream.domain.errors import Malformed, NotSupported, Refused
+from tiled_stream.domain.errors import Malformed, Refused
 from tiled_stream.domain.nodes import Asset, DataSource
 from tiled_stream.domain.structures import ArrayStructure
 from tiled_stream.wire.structures import data_source_to_wire, structure_from_wire, structure_to_wire
@@ -56,12 +56,6 @@ def test_numpy_types_on_the_wire() -> None:
 def test_families_without_a_structure(family: str) -> None:
     assert structure_from_wire(family, {"keys": []}) is None
     assert structure_to_wire(None, family) == ({} if family == "bytes" else None)
-
-
-@pytest.mark.parametrize("family", ["awkward", "ragged", "sparse"])
-def test_families_that_are_not_served(family: str) -> None:
-    with pytest.raises(NotSupported, match=family):
-        structure_from_wire(family, {})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from .nodes import Asset, Management, Spec
 from .structures import Family, Structure
 
 __all__ = [
+    "AppendPart",
     "AppendRows",
     "Command",
     "CreateChild",
@@ -26,6 +27,7 @@ __all__ = [
     "UpdateDataSource",
     "WriteArray",
     "WriteBlock",
+    "WritePart",
     "WriteTable",
 ]
 
@@ -126,6 +128,24 @@ class AppendRows(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class WritePart(msgspec.Struct, frozen=True):
+    """PUT of an awkward, ragged or sparse array, whole (`block` None) or one chunk. `body`: a zip, or an Arrow IPC file."""
+
+    block: tuple[int, ...] | None
+    body: bytes
+    persist: bool = True
+
+
+class AppendPart(msgspec.Struct, frozen=True):
+    """PATCH ragged/full: `length` rows that follow the last one; `offset` is the number of rows before them."""
+
+    offset: tuple[int, ...]
+    length: int
+    body: bytes
+    extend: bool = False
+    persist: bool = True
+
+
 class UpdateDataSource(msgspec.Struct, frozen=True):
     """PUT data_source: files of an external array changed; (`offset`, `shape`) is what is new."""
 
@@ -149,6 +169,8 @@ Command = (
     | PatchArray
     | WriteTable
     | AppendRows
+    | WritePart
+    | AppendPart
     | UpdateDataSource
     | EndStream
 )

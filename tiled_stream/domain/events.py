@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from .nodes import DataSource, Node, NodeId, Spec
-from .structures import ArrayStructure
+from .structures import ArrayStructure, PartStructure
 
 __all__ = [
     "DELIVERED",
@@ -25,6 +25,7 @@ __all__ = [
     "ChildMetadataUpdated",
     "Draft",
     "Event",
+    "PartWritten",
     "Record",
     "RecordLost",
     "RevisionDeleted",
@@ -107,6 +108,21 @@ class TableWritten(msgspec.Struct, frozen=True, tag=True):
     rows: int
 
 
+class PartWritten(msgspec.Struct, frozen=True, tag=True):
+    """An awkward, ragged or sparse array was written, whole or in part; the payload is a zip of buffers, or an Arrow IPC file.
+
+    Whole: `offset` and `block` None. One chunk: `block`. Rows that were appended: `offset`, and the `block` that they became.
+    `shape` is that of the part (None for an axis of varying length). `structure` is the structure after it, always.
+    `persist=False`: for subscribers only.
+    """
+
+    shape: tuple[int | None, ...]
+    structure: PartStructure
+    offset: tuple[int, ...] | None = None
+    block: tuple[int, ...] | None = None
+    persist: bool = True
+
+
 class StreamEnded(msgspec.Struct, frozen=True, tag=True):
     """The producer said that nothing more will come. Later writes are still accepted and numbered."""
 
@@ -124,11 +140,12 @@ Event = (
     | ArrayReferenced
     | RowsAppended
     | TableWritten
+    | PartWritten
     | StreamEnded
     | RecordLost
 )
 
-DELIVERED = (ChildCreated, ChildMetadataUpdated, ArrayWritten, ArrayReferenced, RowsAppended, TableWritten)
+DELIVERED = (ChildCreated, ChildMetadataUpdated, ArrayWritten, ArrayReferenced, RowsAppended, TableWritten, PartWritten)
 
 
 class Draft(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from .events import (
     ChildCreated,
     ChildDeleted,
     ChildMetadataUpdated,
+    PartWritten,
     Record,
 )
 from .nodes import DataSource, Node
@@ -116,6 +117,10 @@ class DataTail:
             event = record.event
             if isinstance(event, ArrayWritten):
                 if event.structure is not None:
+                    first = msgspec.structs.replace(self.data_sources[0], structure=event.structure)
+                    self.data_sources = (first, *self.data_sources[1:])
+            elif isinstance(event, PartWritten):
+                if event.structure != self.data_sources[0].structure:
                     first = msgspec.structs.replace(self.data_sources[0], structure=event.structure)
                     self.data_sources = (first, *self.data_sources[1:])
             elif isinstance(event, ArrayReferenced):

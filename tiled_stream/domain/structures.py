@@ -8,11 +8,23 @@ JSON of the wire: `contract/02-nodes`. A structure never carries a `None` where 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ArrayStructure", "DataType", "Endianness", "Family", "Field", "Structure", "TableStructure"]
+__all__ = [
+    "ArrayStructure",
+    "AwkwardStructure",
+    "DataType",
+    "Endianness",
+    "Family",
+    "Field",
+    "PartStructure",
+    "RaggedStructure",
+    "SparseStructure",
+    "Structure",
+    "TableStructure",
+]
 
 Family = Literal["array", "awkward", "bytes", "container", "ragged", "sparse", "table"]
 Endianness = Literal["little", "big", "not_applicable"]
@@ -58,5 +70,39 @@ class TableStructure(msgspec.Struct, frozen=True, tag_field="family", tag="table
     resizable: bool = False
 
 
-#: Grows with the families that the server knows.
-Structure = ArrayStructure | TableStructure
+class SparseStructure(msgspec.Struct, frozen=True, tag_field="family", tag="sparse"):
+    """An N-dimensional array of which only some elements are kept, each with its coordinates (of `coord_data_type`)."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[tuple[int, ...], ...]
+    data_type: DataType | None = None
+    coord_data_type: DataType | None = None
+    dims: tuple[str, ...] | None = None
+    resizable: bool = False
+    layout: Literal["COO"] = "COO"
+
+
+class AwkwardStructure(msgspec.Struct, frozen=True, tag_field="family", tag="awkward"):
+    """Nested, ragged, heterogeneous data of the awkward library: so many entries of a form (as its `to_dict` tells it)."""
+
+    length: int
+    form: dict[str, Any]
+
+
+class RaggedStructure(msgspec.Struct, frozen=True, tag_field="family", tag="ragged"):
+    """Rows of nested lists. An axis of varying length is None in `shape` and in `chunks`; the first one never is.
+
+    `size` is the number of elements. Only the first axis has more than one chunk.
+    """
+
+    data_type: DataType
+    shape: tuple[int | None, ...]
+    size: int
+    chunks: tuple[tuple[int, ...] | None, ...]
+    dims: tuple[str, ...] | None = None
+    resizable: bool = False
+
+
+#: Of the families that are written and kept in parts: see `PartWritten`.
+PartStructure = SparseStructure | AwkwardStructure | RaggedStructure
+Structure = ArrayStructure | TableStructure | SparseStructure | AwkwardStructure | RaggedStructure

@@ -9,7 +9,23 @@ from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 
-from . import about, arrays, assets, containers, docs, metadata, metrics, revisions, search, stream, tables, unsupported, validate
+from . import (
+    about,
+    arrays,
+    assets,
+    awkward,
+    containers,
+    docs,
+    metadata,
+    metrics,
+    ragged,
+    revisions,
+    search,
+    stream,
+    tables,
+    unsupported,
+    validate,
+)
 from .access import Access, guard
 from .faults import handlers
 from .params import API
@@ -36,6 +52,8 @@ def create_app(
         *search.ROUTES,
         *arrays.ROUTES,
         *tables.ROUTES,
+        *ragged.ROUTES,
+        *awkward.ROUTES,
         *containers.ROUTES,
         *stream.ROUTES,
         *metrics.ROUTES,

@@ -11,15 +11,16 @@ from litestar import Request, get, patch, put
 from litestar.response.base import ASGIResponse
 
 from ..domain.chunks import block_region, size
-from ..domain.commands import PatchArray, WriteArray, WriteBlock
+from ..domain.commands import PatchArray, WriteArray, WriteBlock, WritePart
 from ..domain.dtypes import to_numpy
 from ..domain.errors import Malformed, TooLarge
 from ..domain.slices import Along, Selection, parse_ints, parse_selection, parse_shape
-from ..domain.structures import ArrayStructure
+from ..domain.structures import ArrayStructure, SparseStructure
 from ..nodes.repository import Located
 from ..wire.arrays import check_body_type, encode_array
 from ..wire.negotiate import choose
 from ..wire.structures import structure_to_wire
+from ..wire.tables import ARROW_FILE, encode_table
 from .answers import BIG, data_answer, data_tag, not_modified, null
 from .params import Query, header, keys_of
 from .services import Edge, ack_of, edge_of
@@ -35,6 +36,8 @@ async def get_full(request: Connection) -> ASGIResponse:
     edge = edge_of(request)
     query = Query(request.scope)
     at = await edge.browse.resolve(keys_of(request))
+    if isinstance(at.node.structure, SparseStructure):
+        return await _sparse(edge, request, query, at, at.node.structure, None)
     structure = await edge.reader.array_structure(at)
     selection = parse_selection(query.get("slice") or "", structure.shape)
     return await _answer(edge, request, query, at, structure, selection)
@@ -46,6 +49,8 @@ async def get_block(request: Connection) -> ASGIResponse:
     edge = edge_of(request)
     query = Query(request.scope)
     at = await edge.browse.resolve(keys_of(request))
+    if isinstance(at.node.structure, SparseStructure):
+        return await _sparse(edge, request, query, at, at.node.structure, _block(query))
     structure = await edge.reader.array_structure(at)
     offset, shape = block_region(structure.chunks, _block(query))
     inside = parse_selection(query.get("slice") or "", shape)
@@ -57,8 +62,13 @@ async def get_block(request: Connection) -> ASGIResponse:
 async def put_full(request: Connection) -> ASGIResponse:
     """Write a whole array: its C-order bytes."""
     edge = edge_of(request)
-    check_body_type(header(request.scope, b"content-type"))
-    command = WriteArray(await request.body(), persist=Query(request.scope).flag("persist", True))
+    persist = Query(request.scope).flag("persist", True)
+    command: WriteArray | WritePart
+    if _is_table(request):
+        command = WritePart(None, await request.body(), persist=persist)
+    else:
+        check_body_type(header(request.scope, b"content-type"))
+        command = WriteArray(await request.body(), persist=persist)
     await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
@@ -67,9 +77,14 @@ async def put_full(request: Connection) -> ASGIResponse:
 async def put_block(request: Connection) -> ASGIResponse:
     """Write one chunk."""
     edge = edge_of(request)
-    check_body_type(header(request.scope, b"content-type"))
     query = Query(request.scope)
-    command = WriteBlock(_block(query), await request.body(), persist=query.flag("persist", True))
+    block, persist = _block(query), query.flag("persist", True)
+    command: WriteBlock | WritePart
+    if _is_table(request):
+        command = WritePart(block, await request.body(), persist=persist)
+    else:
+        check_body_type(header(request.scope, b"content-type"))
+        command = WriteBlock(block, await request.body(), persist=persist)
     await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     return null()
 
@@ -97,9 +112,7 @@ async def patch_full(request: Connection) -> ASGIResponse:
 async def _answer(
     edge: Edge, request: Connection, query: Query, at: Located, structure: ArrayStructure, selection: Selection
 ) -> ASGIResponse:
-    expected = query.get("expected_shape")
-    if expected is not None and parse_shape(expected) != selection.shape:
-        raise Malformed(f"The selection has shape {selection.shape}, not the expected {expected}; reload the structure.")
+    _check_expected(query, selection)
     media_type = choose("array", query.get("format"), header(request.scope, b"accept"))
     cells = size(selection.shape)
     if cells * to_numpy(structure.data_type).itemsize > edge.settings.response_bytesize_limit:
@@ -114,6 +127,35 @@ async def _answer(
     array = await edge.reader.array(at, structure, selection)
     body = await asyncio.to_thread(encode_array, array, media_type) if array.nbytes > BIG else encode_array(array, media_type)
     return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
+
+
+async def _sparse(
+    edge: Edge, request: Connection, query: Query, at: Located, structure: SparseStructure, block: tuple[int, ...] | None
+) -> ASGIResponse:
+    """A sparse array as a table of what a slice holds; coordinates are those of the slice, or of the block."""
+    offset, shape = block_region(structure.chunks, block) if block is not None else ((0,) * len(structure.shape), structure.shape)
+    inside = parse_selection(query.get("slice") or "", shape)
+    selection = Selection(tuple(Along(a.start + o, a.step, a.count, a.drop) for a, o in zip(inside.axes, offset, strict=True)))
+    _check_expected(query, selection)
+    media_type = choose("sparse", query.get("format"), header(request.scope, b"accept"))
+    tag = data_tag((edge.log.epoch, at.node.id, at.head, selection, media_type))
+    same = not_modified(request.scope, tag)
+    if same is not None:
+        return same
+    table = await edge.reader.parts.sparse(at, structure, selection)
+    body = await asyncio.to_thread(encode_table, table, media_type)
+    return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
+
+
+def _check_expected(query: Query, selection: Selection) -> None:
+    expected = query.get("expected_shape")
+    if expected is not None and parse_shape(expected) != selection.shape:
+        raise Malformed(f"The selection has shape {selection.shape}, not the expected {expected}; reload the structure.")
+
+
+def _is_table(request: Connection) -> bool:
+    """Sparse arrays come as tables of coordinates and elements."""
+    return (header(request.scope, b"content-type") or "").split(";")[0].strip().lower() == ARROW_FILE
 
 
 def _block(query: Query) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ def _selection(expression: str) -> Callable[[Any], Any]:
 async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str, Any]:
     """One node, or column, as the client wants to see it. `depth`: levels that are told with a container inside of a file."""
     if at.column is not None:
-        return column_resource(at.path, await edge.reader.array_structure(at), view)
+        return column_resource(at.path, await edge.reader.column_structure(at), view)
     if at.inside:
         wants_all = view.fields is None or "structure" in view.fields
         contents = await edge.browse.contents(at, depth if wants_all else 0)

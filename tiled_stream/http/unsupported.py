@@ -16,8 +16,6 @@ __all__ = ["ROUTES"]
 
 _ANY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
 _WHAT = {
-    "awkward": "Nodes of family 'awkward'",
-    "ragged": "Nodes of family 'ragged'",
     "node": "The old endpoint 'node' (use 'table/full' or 'container/full')",
 }
 

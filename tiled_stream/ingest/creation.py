@@ -8,8 +8,8 @@ from ..domain.commands import CreateChild, NewDataSource
 from ..domain.decide import check_specs, with_id
 from ..domain.errors import Malformed, NotSupported
 from ..domain.nodes import Asset, DataSource, Node, NodeId, wire_number
-from ..domain.structures import ArrayStructure, TableStructure
-from ..storage.port import Allocation, ArrayStore
+from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure, TableStructure
+from ..storage.port import Allocation, ArrayStore, PartStore
 from ..storage.tables import Tables
 
 __all__ = ["Creation"]
@@ -18,9 +18,12 @@ __all__ = ["Creation"]
 class Creation:
     """Makes nodes. `new_id` gives ids that are never used again; a store that is None is not configured."""
 
-    def __init__(self, new_id: Callable[[], NodeId], *, arrays: ArrayStore | None, tables: Tables | None) -> None:
+    def __init__(
+        self, new_id: Callable[[], NodeId], *, arrays: ArrayStore | None, parts: PartStore | None, tables: Tables | None
+    ) -> None:
         self._new_id = new_id
         self._arrays = arrays
+        self._parts = parts
         self._tables = tables
 
     def node(self, parent: NodeId, key: str, command: CreateChild) -> Node:
@@ -65,13 +68,19 @@ class Creation:
             if self._arrays is None:
                 raise NotSupported("This server has no writable storage for arrays: start it with -w DIRECTORY.")
             return self._arrays.allocate(node, structure, new.mimetype)
+        if isinstance(structure, AwkwardStructure | RaggedStructure | SparseStructure):
+            if self._parts is None:
+                raise NotSupported(
+                    f"This server has no writable storage for {new.structure_family} arrays: start it with -w DIRECTORY."
+                )
+            return self._parts.allocate(node, structure, new.mimetype)
         if isinstance(structure, TableStructure):
             if self._tables is None:
                 raise NotSupported(
                     "This server has no writable storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH."
                 )
             return self._tables.allocate(node, structure, new.mimetype, new.parameters)
-        raise NotSupported(f"Data of family {new.structure_family!r} cannot be written to this server.")
+        raise NotSupported(f"Data of family {new.structure_family!r} cannot be written to this server; register their files.")
 
     def _external(self, node: NodeId, number: int, new: NewDataSource) -> DataSource:
         if new.mimetype is None:

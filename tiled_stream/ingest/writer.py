@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ..domain.commands import (
+    AppendPart,
     AppendRows,
     Command,
     CreateChild,
@@ -32,6 +33,7 @@ from ..domain.commands import (
     UpdateDataSource,
     WriteArray,
     WriteBlock,
+    WritePart,
     WriteTable,
 )
 from ..domain.decide import (
@@ -56,13 +58,15 @@ from ..domain.events import (
     TableWritten,
 )
 from ..domain.nodes import ROOT, Node, NodeId
+from ..domain.parts import part_of
 from ..domain.position import Position
 from ..domain.structures import Structure, TableStructure
 from ..log.port import LogEngine
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located, Repository
-from ..storage.port import ArrayStore
+from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
+from ..wire.parts import decode_part
 from ..wire.tables import Rows, decode_rows
 from .creation import Creation
 from .deletion import Deletion
@@ -106,6 +110,7 @@ class Writer:
         barrier: Barrier,
         deletion: Deletion,
         arrays: ArrayStore | None,
+        parts: PartStore | None,
         tables: Tables | None,
         now: Callable[[], float],
     ) -> None:
@@ -113,7 +118,7 @@ class Writer:
         self._repository = repository
         self._barrier = barrier
         self._deletion = deletion
-        self._creation = Creation(lambda: uuid4().hex, arrays=arrays, tables=tables)
+        self._creation = Creation(lambda: uuid4().hex, arrays=arrays, parts=parts, tables=tables)
         self._now = now
         self._observers: list[Callable[[float], None]] = []
         # One lock a log for those who append with `expected`; gone when nobody holds it.
@@ -141,6 +146,8 @@ class Writer:
                 return await self._write_array(path, command)
             case AppendRows() | WriteTable():
                 return await self._write_table(path, command)
+            case WritePart() | AppendPart():
+                return await self._write_part(path, command)
             case PatchArray() | UpdateDataSource():
                 return await self._grow(path, command)
             case CreateChild():
@@ -179,6 +186,15 @@ class Writer:
             return at.node.id, Accepted(position, at.node, structure, path)
 
         return await self._tried(path, step)
+
+    async def _write_part(self, path: tuple[str, ...], command: WritePart | AppendPart) -> tuple[NodeId, Accepted]:
+        async def step(at: Located) -> tuple[NodeId, Accepted]:
+            structure = part_of(_data(at).node)
+            part = await asyncio.to_thread(decode_part, structure, command)
+            position = await self._append(at, part.event, part.body, expected=at.head)
+            return at.node.id, Accepted(position, at.node, part.event.structure, path)
+
+        return await self._tried(path, step, is_exclusive=True)
 
     async def _grow(self, path: tuple[str, ...], command: PatchArray | UpdateDataSource) -> tuple[NodeId, Accepted]:
         async def step(at: Located) -> tuple[NodeId, Accepted]:

@@ -15,13 +15,13 @@ import msgspec
 
 from ..catalog.port import Catalog, CatalogBatch
 from ..domain.errors import Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
-from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, Record, RecordLost
+from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, PartWritten, Record, RecordLost
 from ..domain.fold import DataTail
 from ..domain.nodes import DataSource, Node, NodeId
 from ..domain.search import Page, Search
-from ..domain.structures import ArrayStructure, TableStructure
+from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure, TableStructure
 from ..log.port import Lease, Log
-from ..storage.port import ArrayBatch, ArrayStore, TableBatch, TableStore
+from ..storage.port import ArrayBatch, ArrayStore, PartBatch, PartStore, TableBatch, TableStore
 from ..storage.tables import Tables
 from .quarantine import Quarantine
 from .together import together
@@ -30,12 +30,14 @@ __all__ = ["Apply", "Done"]
 
 logger = logging.getLogger(__name__)
 
-_BatchT = TypeVar("_BatchT", ArrayBatch, TableBatch, CatalogBatch)
+_BatchT = TypeVar("_BatchT", ArrayBatch, PartBatch, TableBatch, CatalogBatch)
 _ResultT = TypeVar("_ResultT")
 
 _RECORDS = 2000
 _BYTES = 32 << 20
 _PAGE = 300
+#: Structures of what is kept in parts.
+_PARTS = (AwkwardStructure, RaggedStructure, SparseStructure)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -68,6 +70,7 @@ class Apply:
         catalog: Catalog,
         *,
         arrays: ArrayStore | None,
+        parts: PartStore | None,
         tables: Tables | None,
         quarantine: Quarantine,
         max_known: int = 10_000,
@@ -75,6 +78,7 @@ class Apply:
         self._log = log
         self._catalog = catalog
         self._arrays = arrays
+        self._parts = parts
         self._tables = tables
         self._quarantine = quarantine
         self._known: OrderedDict[NodeId, _Known] = OrderedDict()
@@ -97,6 +101,7 @@ class Apply:
         work = [item for item in begun if isinstance(item, _Work)]
         done = [item for item in begun if isinstance(item, Done)]
         await self._to_arrays([w for w in work if isinstance(w.known.node.structure, ArrayStructure)])
+        await self._to_parts([w for w in work if isinstance(w.known.node.structure, _PARTS)])
         await self._to_tables([w for w in work if isinstance(w.known.node.structure, TableStructure)])
         if work:
             done += await self._to_catalog(work)
@@ -175,6 +180,15 @@ class Apply:
             batches.append(ArrayBatch(node.id, structure, item.records))
         if batches:
             await self._all_or_each(self._array_store().apply, batches)
+
+    async def _to_parts(self, work: list[_Work]) -> None:
+        batches = [
+            PartBatch(item.lease.node, item.records)
+            for item in work
+            if item.known.node.data_sources[0].management != "external" and any(_is_part(r) for r in item.records)
+        ]
+        if batches:
+            await self._all_or_each(self._part_store().apply, batches)
 
     async def _to_tables(self, work: list[_Work]) -> None:
         batches: dict[TableStore, list[TableBatch]] = {}
@@ -259,6 +273,9 @@ class Apply:
         arrays = [n.id for n in nodes if isinstance(n.structure, ArrayStructure)]
         if arrays:
             await self._array_store().delete(*arrays)
+        parts = [n.id for n in nodes if isinstance(n.structure, _PARTS)]
+        if parts:
+            await self._part_store().delete(*parts)
         tables: dict[TableStore, list[tuple[NodeId, TableStructure]]] = {}
         for node in nodes:
             if isinstance(node.structure, TableStructure):
@@ -273,6 +290,12 @@ class Apply:
                 "This process has no storage for arrays, but arrays are to be persisted: start it with -w DIRECTORY."
             )
         return self._arrays
+
+    def _part_store(self) -> PartStore:
+        """See `_array_store`."""
+        if self._parts is None:
+            raise Unavailable("This process has no storage for arrays, but some are to be persisted: start it with -w DIRECTORY.")
+        return self._parts
 
     def _table_store(self, source: DataSource) -> TableStore:
         """See `_array_store`."""
@@ -295,9 +318,13 @@ def _is_kept(record: Record) -> bool:
     return isinstance(record.event, ArrayWritten) and record.event.persist
 
 
+def _is_part(record: Record) -> bool:
+    return isinstance(record.event, PartWritten) and record.event.persist
+
+
 def _changes_structure(record: Record) -> bool:
     event = record.event
-    return isinstance(event, ArrayReferenced) or (isinstance(event, ArrayWritten) and event.structure is not None)
+    return isinstance(event, ArrayReferenced | PartWritten) or (isinstance(event, ArrayWritten) and event.structure is not None)
 
 
 def _structure_after(node: Node, records: tuple[Record, ...]) -> ArrayStructure:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..domain.dtypes import from_numpy
 from ..domain.errors import Malformed, NotFound, NotSupported
 from ..domain.nodes import Asset, Node, NodeId
 from ..domain.slices import Selection
-from ..domain.structures import ArrayStructure, TableStructure
+from ..domain.structures import ArrayStructure, RaggedStructure, TableStructure
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located
-from ..storage.port import ArrayStore
+from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
 from ..wire.tables import column_array
 from .read_files import FileData
+from .read_parts import PartData
 
 if TYPE_CHECKING:
     import numpy
@@ -33,11 +34,20 @@ _COLUMNS_BYTES = 64 << 20
 
 
 class DataReader:
-    """Read only. A store that is None is not configured; without `files`, registered files cannot be read."""
+    """Read only. A store that is None is not configured; without `files`, registered files cannot be read. `limit`: bytes."""
 
     def __init__(
-        self, *, barrier: Barrier, arrays: ArrayStore | None, tables: Tables | None, files: FileData | None = None
+        self,
+        *,
+        barrier: Barrier,
+        arrays: ArrayStore | None,
+        parts: PartStore | None,
+        tables: Tables | None,
+        files: FileData | None = None,
+        limit: int = 300_000_000,
     ) -> None:
+        #: Awkward, ragged and sparse arrays.
+        self.parts = PartData(parts, barrier=barrier, limit=limit)
         self._barrier = barrier
         self._files = files
         self._arrays = arrays
@@ -75,6 +85,40 @@ class DataReader:
         if not isinstance(at.node.structure, ArrayStructure):
             raise _wrong_family(at, "array")
         return at.node.structure
+
+    async def column_structure(self, at: Located) -> ArrayStructure | RaggedStructure:
+        """Structure of the column that `at` addresses: lists of different lengths are ragged."""
+        assert at.column is not None
+        try:
+            return await self.array_structure(at)
+        except NotSupported:
+            return await self.ragged_structure(at)
+
+    async def ragged_structure(self, at: Located) -> RaggedStructure:
+        """Structure of a ragged array, or of a column of lists. `NotFound` if `at` is neither."""
+        if at.column is not None:
+            from ..wire.ragged import structure_of_rows
+
+            return await asyncio.to_thread(structure_of_rows, await self._column_of_lists(at))
+        if not isinstance(at.node.structure, RaggedStructure):
+            raise _wrong_family(at, "ragged")
+        return at.node.structure
+
+    async def ragged(self, at: Located, structure: RaggedStructure, text: str) -> Any:
+        """A slice, as the wire writes it, of a ragged array. `Malformed` if it cannot be taken."""
+        if at.column is None:
+            return await self.parts.ragged(at, structure, text)
+        from ..wire.ragged import parse_rows, sliced
+
+        wanted = parse_rows(text, structure)
+        return await asyncio.to_thread(sliced, await self._column_of_lists(at), wanted, first=0)
+
+    async def _column_of_lists(self, at: Located) -> Any:
+        assert at.column is not None
+        table = await self.table(Located(at.node, at.path[:-1], at.head), columns=[at.column])
+        from ..wire.ragged import column_rows
+
+        return await asyncio.to_thread(column_rows, table.column(at.column))
 
     async def array(self, at: Located, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
         """The selection, in the declared dtype, C-contiguous. `structure` as `array_structure` gave it."""

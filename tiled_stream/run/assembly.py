@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from ..broadcast.hub import Hub
@@ -33,6 +33,8 @@ from ..persist.quarantine import Quarantine
 from ..query.browse import Browse
 from ..query.read import DataReader
 from ..query.read_files import FileData
+from ..storage.port import ArrayStore, PartStore
+from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
 from .settings import Settings
@@ -45,11 +47,18 @@ logger = logging.getLogger(__name__)
 _FAREWELL = 2.0
 
 
+class _Stores(TypedDict):
+    arrays: ArrayStore | None
+    parts: PartStore | None
+    tables: Tables | None
+
+
 class Assembly:
     """A running server without its sockets."""
 
     def __init__(self, settings: Settings, places: Places, engines: Engines) -> None:
-        log, catalog, arrays, tables = engines.log, engines.catalog, engines.arrays, engines.tables
+        log, catalog = engines.log, engines.catalog
+        stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
         barrier = Barrier(log, timeout=settings.barrier_timeout_seconds)
         repository = Repository(log, catalog)
         self._settings = settings
@@ -59,7 +68,7 @@ class Assembly:
         self.places = places
         self.hub = Hub(log, now=time.time)
         self.quarantine = Quarantine(places.quarantine)
-        self._apply = Apply(log, catalog, arrays=arrays, tables=tables, quarantine=self.quarantine)
+        self._apply = Apply(log, catalog, **stores, quarantine=self.quarantine)
         self.persister = Persister(
             log,
             self._apply,
@@ -77,9 +86,9 @@ class Assembly:
         limit, strict = settings.response_bytesize_limit, bool(settings.read)
         self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict)
         self.services = Services(
-            writer=Writer(log, repository, barrier=barrier, deletion=deletion, arrays=arrays, tables=tables, now=time.time),
+            writer=Writer(log, repository, barrier=barrier, deletion=deletion, **stores, now=time.time),
             browse=Browse(repository, catalog, backlog=log, barrier=barrier, files=self.files),
-            reader=DataReader(barrier=barrier, arrays=arrays, tables=tables, files=self.files),
+            reader=DataReader(barrier=barrier, **stores, files=self.files, limit=limit),
             hub=self.hub,
             log=log,
             ready=self.check_ready,
@@ -174,7 +183,7 @@ async def assembled(
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiled-stream-")))
         places = places_of(settings, temporary)
         engines = engines_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
-        for engine in (engines.catalog, engines.log, *(engines.tables or ()), engines.arrays):
+        for engine in (engines.catalog, engines.log, *(engines.tables or ()), engines.arrays, engines.parts):
             if engine is not None:
                 stack.push_async_callback(engine.close)
                 await engine.open()

@@ -16,7 +16,7 @@ from ..catalog.port import Catalog
 from ..domain.nodes import Spec
 from ..domain.uris import redacted
 from ..log.port import LogEngine
-from ..storage.port import ArrayStore, TableStore
+from ..storage.port import ArrayStore, PartStore, TableStore
 from ..storage.tables import Tables
 from .settings import POSTGRES, Settings, SettingsError
 
@@ -56,6 +56,7 @@ class Engines(msgspec.Struct, frozen=True):
     log: LogEngine
     catalog: Catalog
     arrays: ArrayStore | None
+    parts: PartStore | None
     tables: Tables | None
 
 
@@ -86,7 +87,7 @@ def engines_of(
 ) -> Engines:
     """The engines for these places, not opened."""
     catalog = catalog_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
-    return Engines(_log(settings, places), catalog, _arrays(places), _tables(settings, places))
+    return Engines(_log(settings, places), catalog, _arrays(places), _parts(places), _tables(settings, places))
 
 
 def catalog_of(
@@ -184,6 +185,15 @@ def _arrays(places: Places) -> ArrayStore | None:
     from ..storage.zarr_arrays import ZarrArrays
 
     return ZarrArrays(places.arrays)
+
+
+def _parts(places: Places) -> PartStore | None:
+    if places.arrays is None:
+        return None
+    from ..storage.part_files import PartFiles
+    from ..wire.parts import split
+
+    return PartFiles(places.arrays, split=split)
 
 
 def _tables(settings: Settings, places: Places) -> Tables | None:

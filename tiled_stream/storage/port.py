@@ -1,4 +1,5 @@
-"""Storage: where persisted bytes rest. Arrays and tables are two ports; the persister is the only writer of both.
+"""Storage: where persisted bytes rest. Arrays, tables, and the parts of other families are three ports; the persister is
+the only writer of all.
 
 Every engine passes `tiled_stream.testing.array_contract` or `table_contract`. What must stay true: applying a record twice
 equals applying it once (I5) - arrays because regions are absolute, tables because rows and watermark are one transaction.
@@ -17,13 +18,13 @@ import msgspec
 from ..domain.events import Record
 from ..domain.nodes import NodeId
 from ..domain.slices import Selection
-from ..domain.structures import ArrayStructure, TableStructure
+from ..domain.structures import ArrayStructure, PartStructure, TableStructure
 
 if TYPE_CHECKING:
     import numpy
     import pyarrow
 
-__all__ = ["Allocation", "ArrayBatch", "ArrayStore", "TableBatch", "TableStore"]
+__all__ = ["Allocation", "ArrayBatch", "ArrayStore", "PartBatch", "PartStore", "TableBatch", "TableStore"]
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -72,6 +73,45 @@ class ArrayStore(Protocol):
 
         Regions never written, also of an array that is not there at all, are zeros (empty strings, NaT is not used).
         """
+        ...
+
+    async def delete(self, *nodes: NodeId) -> None:
+        """Remove the data. Idempotent."""
+        ...
+
+
+class PartBatch(msgspec.Struct, frozen=True):
+    """Consecutive records of the log of an awkward, ragged or sparse array, to be applied in order.
+
+    Records that are not `PartWritten(persist=True)` are ignored.
+    """
+
+    node: NodeId
+    records: tuple[Record, ...]
+
+
+class PartStore(Protocol):
+    """Internally managed awkward, ragged and sparse arrays: named parts, one directory of them a node."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None:
+        """Leave no thread or file (I9). Idempotent."""
+        ...
+
+    def allocate(self, node: NodeId, structure: PartStructure, mimetype: str | None) -> Allocation:
+        """Where this array will be. `UnsupportedType` for a mimetype this store cannot write (None: that of the family)."""
+        ...
+
+    async def apply(self, batches: Sequence[PartBatch]) -> None:
+        """Write parts in order; of each the last one stays. Twice equals once (I5).
+
+        When it returns, a killed process loses nothing.
+        """
+        ...
+
+    async def read(self, node: NodeId, names: Sequence[str], *, limit: int) -> dict[str, bytes]:
+        """Those of the parts that were written, whole. `TooLarge` if together they have more than `limit` bytes."""
         ...
 
     async def delete(self, *nodes: NodeId) -> None:

@@ -21,16 +21,25 @@ from ..domain.events import (
     ArrayWritten,
     ChildCreated,
     ChildMetadataUpdated,
+    PartWritten,
     Record,
     RowsAppended,
     TableWritten,
 )
 from ..domain.nodes import DataSource
-from ..domain.structures import ArrayStructure, Structure, TableStructure
+from ..domain.parts import sparse_data_type
+from ..domain.structures import (
+    ArrayStructure,
+    RaggedStructure,
+    SparseStructure,
+    Structure,
+    TableStructure,
+)
 from .arrays import OCTET_STREAM, encode_json
 from .resources import link_path
 from .structures import data_source_to_wire, data_type_to_wire
 from .tables import ARROW_FILE, encode_table, read_table
+from .zipped import ZIP
 
 __all__ = ["Envelope", "MessageEncoder"]
 
@@ -47,7 +56,7 @@ class MessageEncoder:
     def __init__(
         self, envelope: Envelope, base_url: str, path: tuple[str, ...], structure: Structure | None, family: str
     ) -> None:
-        if family not in ("array", "table", "container"):
+        if family not in ("array", "container", "ragged", "sparse", "table"):
             raise NotFound(f"Nodes of family {family!r} have no stream.")
         self.envelope = envelope
         self.base_url = base_url
@@ -75,6 +84,8 @@ class MessageEncoder:
         event = record.event
         if isinstance(event, ArrayWritten):
             return self._encode(record, self._array_data(event, record.payload))
+        if isinstance(event, PartWritten):
+            return self._encode(record, self._part_data(event, record.payload))
         if isinstance(event, RowsAppended | TableWritten):
             return self._encode(record, self._table_data(event, record.payload))
         if isinstance(event, ChildCreated):
@@ -87,9 +98,12 @@ class MessageEncoder:
 
     def schema(self) -> bytes:
         """The first message of every connection."""
-        fields: dict[str, Any] = {"type": f"{self._family}-schema", "version": 1}
-        if isinstance(self._structure, ArrayStructure):
+        kind = "array" if self._family == "sparse" else self._family
+        fields: dict[str, Any] = {"type": f"{kind}-schema", "version": 1}
+        if isinstance(self._structure, ArrayStructure | RaggedStructure):
             fields["data_type"] = data_type_to_wire(self._structure.data_type)
+        elif isinstance(self._structure, SparseStructure):
+            fields["data_type"] = data_type_to_wire(sparse_data_type(self._structure))
         elif isinstance(self._structure, TableStructure):
             fields["arrow_schema"] = self._structure.arrow_schema
         return self._dump(fields)
@@ -116,6 +130,25 @@ class MessageEncoder:
         if self.envelope == "msgpack":
             return fields | {"payload": payload}
         return fields | {"content-type": "application/json", "payload": orjson.Fragment(self._cells(event.shape, payload))}
+
+    def _part_data(self, event: PartWritten, payload: bytes) -> dict[str, Any]:
+        is_sparse = isinstance(event.structure, SparseStructure)
+        fields: dict[str, Any] = {
+            "type": "array-data" if is_sparse else "ragged-data",
+            "mimetype": ARROW_FILE if is_sparse else ZIP,
+            "shape": event.shape,
+            "offset": event.offset,
+            "block": None if event.offset is not None else event.block,
+        }
+        if self.envelope == "msgpack":
+            return fields | {"payload": payload}
+        if is_sparse:
+            cells = encode_table(read_table(payload), "application/json")
+        else:
+            from .ragged import encode_ragged, loaded  # heavy, and few want it
+
+            cells = encode_ragged(loaded(payload), "application/json")
+        return fields | {"content-type": "application/json", "payload": orjson.Fragment(cells)}
 
     def _cells(self, shape: tuple[int, ...], payload: bytes) -> bytes:
         """The payload as JSON; null if it was written as another type than the array has now."""

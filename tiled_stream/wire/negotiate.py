@@ -19,6 +19,9 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "table": (_ARROW, "application/x-parquet", *_SHEETS, "application/json", JSON_SEQ),
     "container": ("application/json",),
     BLUESKY_RUN: (JSON_SEQ, "application/json"),
+    "awkward": ("application/zip", "application/json", _ARROW, "application/x-parquet"),
+    "ragged": ("application/json", "application/zip", _ARROW, "application/x-parquet"),
+    "sparse": (_ARROW, "application/x-parquet", *_SHEETS, "application/json"),
 }
 
 _SHEET_ALIASES: dict[str, tuple[str, ...]] = {
@@ -29,6 +32,12 @@ _SHEET_ALIASES: dict[str, tuple[str, ...]] = {
     "application/json": ("json",),
 }
 
+_PART_ALIASES: dict[str, tuple[str, ...]] = {
+    "application/json": ("json",),
+    "application/zip": ("zip",),
+    _ARROW: ("arrow", "feather"),
+    "application/x-parquet": ("parquet",),
+}
 #: Short names of media types, as a client's file extension spells them.
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "array": _SHEET_ALIASES,
@@ -40,6 +49,9 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "container": {"application/json": ("json",)},
     BLUESKY_RUN: {JSON_SEQ: ("jsonl", "json-seq"), "application/json": ("json",)},
+    "awkward": _PART_ALIASES,
+    "ragged": _PART_ALIASES,
+    "sparse": {**_SHEET_ALIASES, _ARROW: ("arrow", "feather"), "application/x-parquet": ("parquet",)},
 }
 
 _BY_ALIAS = {

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..domain.nodes import DataSource, Node
-from ..domain.structures import ArrayStructure, Structure
+from ..domain.structures import ArrayStructure, Family, RaggedStructure, SparseStructure, Structure
 from .structures import data_source_to_wire, structure_to_wire
 
 __all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "inner_resource", "link_path", "links", "resource"]
@@ -50,13 +50,19 @@ def links(family: str, structure: Structure | None, path: tuple[str, ...], base_
         found["search"] = f"{base_url}/search/{at}"
         found["search_deep"] = f"{base_url}/search-deep/{at}"
         found["full"] = f"{base_url}/container/full/{at}"
-    elif family == "array":
-        ndim = len(structure.shape) if isinstance(structure, ArrayStructure) else 0
+    elif family in ("array", "sparse"):
+        ndim = len(structure.shape) if isinstance(structure, ArrayStructure | SparseStructure) else 0
         found["full"] = f"{base_url}/array/full/{at}"
         found["block"] = f"{base_url}/array/block/{at}?block=" + ",".join(f"{{{n}}}" for n in range(ndim))
     elif family == "table":
         found["full"] = f"{base_url}/table/full/{at}"
         found["partition"] = f"{base_url}/table/partition/{at}?partition={{index}}"
+    elif family == "awkward":
+        found["full"] = f"{base_url}/awkward/full/{at}"
+        found["buffers"] = f"{base_url}/awkward/buffers/{at}"
+    elif family == "ragged":
+        found["full"] = f"{base_url}/ragged/full/{at}"
+        found["block"] = f"{base_url}/ragged/block/{at}?block={{0}}"
     return found
 
 
@@ -99,9 +105,10 @@ def resource(
     return found
 
 
-def column_resource(path: tuple[str, ...], structure: ArrayStructure, view: View) -> dict[str, Any]:
+def column_resource(path: tuple[str, ...], structure: ArrayStructure | RaggedStructure, view: View) -> dict[str, Any]:
     """A column of a table, seen as an array: it has neither metadata nor tags of its own."""
-    column = Node("", path[-1], None, "array", data_sources=(DataSource("array", structure, ""),))
+    family: Family = "array" if isinstance(structure, ArrayStructure) else "ragged"
+    column = Node("", path[-1], None, family, data_sources=(DataSource(family, structure, ""),))
     found = resource(column, path, msgspec.structs.replace(view, include_data_sources=False), children=None)
     found["attributes"]["access_tags"] = None
     return found

@@ -11,12 +11,25 @@ from typing import Any
 import msgspec
 
 from ..domain.chunks import check_array
-from ..domain.errors import Malformed, NotSupported
+from ..domain.errors import Malformed
 from ..domain.nodes import Asset, DataSource
-from ..domain.structures import ArrayStructure, DataType, Structure, TableStructure
+from ..domain.parts import FLOAT64, sparse_data_type
+from ..domain.structures import (
+    ArrayStructure,
+    AwkwardStructure,
+    DataType,
+    RaggedStructure,
+    SparseStructure,
+    Structure,
+    TableStructure,
+)
+from .parts import check_part
 from .tables import check_table
 
 __all__ = ["asset_to_wire", "data_source_to_wire", "data_type_to_wire", "structure_from_wire", "structure_to_wire"]
+
+
+_PARTS: dict[str, type[Any]] = {"awkward": AwkwardStructure, "ragged": RaggedStructure, "sparse": SparseStructure}
 
 
 def structure_to_wire(structure: Structure | None, family: str = "") -> Any:
@@ -36,7 +49,33 @@ def structure_to_wire(structure: Structure | None, family: str = "") -> Any:
             "columns": structure.columns,
             "resizable": structure.resizable,
         }
+    if isinstance(structure, SparseStructure):
+        return _sparse_to_wire(structure)
+    if isinstance(structure, AwkwardStructure):
+        return {"length": structure.length, "form": structure.form}
+    if isinstance(structure, RaggedStructure):
+        return {
+            "data_type": data_type_to_wire(structure.data_type),
+            "shape": structure.shape,
+            "size": structure.size,
+            "chunks": structure.chunks,
+            "dims": structure.dims,
+            "resizable": structure.resizable,
+        }
     return {} if family == "bytes" else None
+
+
+def _sparse_to_wire(structure: SparseStructure) -> dict[str, Any]:
+    coordinates = structure.coord_data_type or msgspec.structs.replace(FLOAT64, kind="i")
+    return {
+        "shape": structure.shape,
+        "chunks": structure.chunks,
+        "data_type": data_type_to_wire(sparse_data_type(structure)),
+        "coord_data_type": data_type_to_wire(coordinates),
+        "dims": structure.dims,
+        "resizable": structure.resizable,
+        "layout": structure.layout,
+    }
 
 
 def data_type_to_wire(data_type: DataType) -> dict[str, Any]:
@@ -62,9 +101,11 @@ def structure_from_wire(family: str, value: Any) -> Structure | None:
         table: TableStructure = _convert(value, TableStructure)
         check_table(table)
         return table
-    if family in ("container", "bytes"):
-        return None
-    raise NotSupported(f"Nodes of family {family!r} are not supported by this version of the server.")
+    if family in _PARTS:
+        part = _convert(value, _PARTS[family])
+        check_part(part)
+        return part  # type: ignore[no-any-return]
+    return None
 
 
 def data_source_to_wire(source: DataSource) -> dict[str, Any]:
