@@ -10,13 +10,14 @@ from typing import Any
 import jsonpatch
 import msgspec
 
-from ..domain.commands import PatchMetadata
+from ..domain.commands import PatchMetadata, ReplaceMetadata
 from ..domain.decide import check_specs
 from ..domain.errors import Conflict, Malformed
+from ..domain.events import ChildMetadataUpdated
 from ..domain.nodes import Node, Spec
 from ..wire.client_json import check_depth
 
-__all__ = ["patched"]
+__all__ = ["edited", "patched"]
 
 
 def patched(node: Node, command: PatchMetadata) -> tuple[dict[str, Any], tuple[Spec, ...]]:
@@ -79,3 +80,21 @@ def _check_tags(value: Any) -> None:
         msgspec.convert(value, tuple[str, ...])
     except msgspec.ValidationError as error:
         raise Malformed(f"The access tags after the patch are not a list of strings: {error}") from None
+
+
+def edited(node: Node, command: ReplaceMetadata | PatchMetadata) -> ChildMetadataUpdated:
+    """The event that an edit makes. `Malformed` or `Conflict` if it cannot be made."""
+    if isinstance(command, PatchMetadata):
+        metadata, specs = patched(node, command)
+    else:
+        metadata = node.metadata if command.metadata is None else command.metadata
+        specs = node.specs if command.specs is None else command.specs
+        check_specs(specs)
+    return ChildMetadataUpdated(
+        key=node.key,
+        id=node.id,
+        metadata=metadata,
+        specs=specs,
+        access_tags=node.access_tags,  # tags mean something only under an access policy; without one they stay as they are
+        revision=None if command.drop_revision else node.revision + 1,
+    )

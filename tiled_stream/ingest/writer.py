@@ -39,7 +39,6 @@ from ..domain.commands import (
 from ..domain.decide import (
     array_of,
     block_written,
-    check_specs,
     data_source_updated,
     region_written,
     table_of,
@@ -49,7 +48,6 @@ from ..domain.errors import Conflict, Gone, NotFound, NotSupported, Refused
 from ..domain.events import (
     ChildCreated,
     ChildDeleted,
-    ChildMetadataUpdated,
     Draft,
     Event,
     RevisionDeleted,
@@ -70,7 +68,7 @@ from ..wire.parts import decode_part
 from ..wire.tables import Rows, decode_rows
 from .creation import Creation
 from .deletion import Deletion
-from .metadata_patch import patched
+from .metadata_patch import edited
 
 __all__ = ["Accepted", "Ack", "Writer"]
 
@@ -241,7 +239,7 @@ class Writer:
                 child, head = await self._repository.child(log, at.node.key)
                 if child is None:
                     raise NotFound(f"No such entry: {list(path)}")
-                event = _edited(child.node, command)
+                event = edited(child.node, command)
                 draft = Draft(event, self._now())
                 try:
                     position = await self._log.append(log, draft, expected=head, floor=head)
@@ -375,23 +373,6 @@ def _container(at: Located) -> Located:
     if at.node.data_sources:
         raise NotSupported(f"The children of {at.path[-1]!r} are those of its file; none can be created.")
     return at
-
-
-def _edited(node: Node, command: ReplaceMetadata | PatchMetadata) -> ChildMetadataUpdated:
-    if isinstance(command, PatchMetadata):
-        metadata, specs = patched(node, command)
-    else:
-        metadata = node.metadata if command.metadata is None else command.metadata
-        specs = node.specs if command.specs is None else command.specs
-        check_specs(specs)
-    return ChildMetadataUpdated(
-        key=node.key,
-        id=node.id,
-        metadata=metadata,
-        specs=specs,
-        access_tags=node.access_tags,  # tags mean something only under an access policy; without one they stay as they are
-        revision=None if command.drop_revision else node.revision + 1,
-    )
 
 
 async def _decoded(body: bytes, structure: TableStructure) -> Rows:
