@@ -14,7 +14,7 @@ import tifffile
 
 from tiled_stream.domain.errors import NotSupported, UnsupportedType
 from tiled_stream.domain.slices import whole
-from tiled_stream.files.formats import ARRAYS, RAW, STACKS, TABLES, check_mimetype, open_array, open_table
+from tiled_stream.files.formats import ARRAYS, RAW, STACKS, TABLES, TREES, check_mimetype, open_array, open_table
 from tiled_stream.testing.reader_contract import array_source
 from tiled_stream.testing.table_reader_contract import table_source
 
@@ -24,18 +24,20 @@ ROOT = Path(__file__).parents[2]
 def test_every_format_is_documented() -> None:
     page = (ROOT / "docs" / "reference" / "file-formats.md").read_text()
     rows = re.findall(r"^\| (`[^|]*`) \|", page, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`([^`]+/[^`]+)`", row)} == {*ARRAYS, *STACKS, *TABLES, *RAW}
+    assert {name for row in rows for name in re.findall(r"`([^`]+/[^`]+)`", row)} == {*ARRAYS, *STACKS, *TABLES, *TREES, *RAW}
 
 
 def test_what_may_be_registered() -> None:
-    for mimetype in (*ARRAYS, *STACKS, *TABLES, *RAW, "multipart/related; type=image/tiff", "Image/TIFF"):
+    for mimetype in (*ARRAYS, *STACKS, *TABLES, *TREES, *RAW, "multipart/related; type=image/tiff", "Image/TIFF"):
         check_mimetype(mimetype)
     for mimetype in ("", "image/png", "text/csv;header=maybe", "application/x-tiled-sql-table"):
         with pytest.raises(UnsupportedType, match="application/x-hdf5"):
             check_mimetype(mimetype)
 
 
-@pytest.mark.parametrize(("package", "mimetype"), [("h5py", "application/x-hdf5"), ("tifffile", "image/tiff")])
+@pytest.mark.parametrize(
+    ("package", "mimetype"), [("h5py", "application/x-hdf5"), ("tifffile", "image/tiff"), ("PIL", "image/jpeg")]
+)
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, mimetype: str) -> None:
     for name in [n for n in sys.modules if n == package or n.startswith("tiled_stream.files.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -47,14 +49,15 @@ def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_families_that_a_format_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="'table'"):
         open_table(table_source([tmp_path / "x"], pyarrow.schema([("a", pyarrow.int8())]), "image/tiff"))
-    for mimetype in ("application/x-parquet", "image/jpeg"):
+    for mimetype in ("application/x-parquet", "application/octet-stream"):
         with pytest.raises(NotSupported, match="'array'"):
             open_array(array_source([tmp_path / "x"], numpy.zeros(3), mimetype))
 
 
 def test_heavy_packages_wait_for_the_first_file() -> None:
     """An idle server stays small."""
-    code = "import sys, tiled_stream.query.read; print(sorted({'h5py', 'tifffile', 'zarr', 'pyarrow'} & set(sys.modules)))"
+    heavy = {"h5py", "openpyxl", "tifffile", "zarr", "pyarrow", "PIL"}
+    code = f"import sys, tiled_stream.query.read; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

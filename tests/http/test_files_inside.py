@@ -10,9 +10,11 @@ from typing import Any
 
 import h5py
 import numpy
+import pandas
 import pytest
 
 from tests.http.test_assets import asset
+from tiled_stream.files.formats import EXCEL
 
 CUBE = numpy.arange(24, dtype="<i4").reshape(2, 3, 4)
 
@@ -250,3 +252,58 @@ async def test_files_that_are_not_there_or_broken(server: Any, data: Path) -> No
     assert (await server.refused("GET", "/search/late"))[0] == 422
     (data / "late.h5").unlink()
     assert (await server.refused("GET", "/search/late"))[0] == 404
+
+
+async def test_a_place_that_the_file_does_not_have(server: Any, path: Path) -> None:
+    """The node itself says so, as peers do; what cannot be read at all is no reason."""
+    await register(server, "n", asset(path), parameters={"dataset": "nothing"})
+    assert (await server.refused("GET", "/metadata/n"))[0] == 404
+    await register(server, "m", asset(path.parent / "missing.h5"), parameters={"dataset": "nothing"})
+    assert (await attributes(server, "m"))["metadata"] == {"mine": 1}
+    assert {d["id"] for d in (await server.ok("GET", "/search/"))["data"]} == {"n", "m"}
+
+
+async def test_what_a_file_refers_to(server: Any, data: Path) -> None:
+    """Assets without a parameter are no arguments of the reader, however many there are."""
+    layout = h5py.VirtualLayout(shape=(2, 3), dtype="i4")
+    for number in range(2):
+        with h5py.File(data / f"{number}.h5", "w") as file:
+            file["data"] = numpy.arange(3, dtype="i4") + number
+        layout[number] = h5py.VirtualSource(data / f"{number}.h5", "data", shape=(3,))
+    with h5py.File(data / "all.h5", "w", libver="latest") as file:
+        file.create_virtual_dataset("data", layout)
+    others = [{**asset(data / f"{n}.h5", None), "parameter": None} for n in range(2)]
+    await register(server, "v", *others, {**asset(data / "all.h5", None), "parameter": "data_uris"})
+    content = (await server.client.get("/api/v1/array/full/v/data")).content
+    assert content == numpy.array([[0, 1, 2], [1, 2, 3]], "i4").tobytes()
+
+
+async def test_the_wall_stands_wherever_nodes_are_created(server: Any, data: Path) -> None:
+    for mimetype, status in {"application/x-hdf5": 403, "image/png": 415}.items():
+        source = {
+            "structure_family": "container",
+            "structure": None,
+            "mimetype": mimetype,
+            "management": "external",
+            "assets": [asset(data.parent / "secret.h5")],
+        }
+        body = {"id": "s", "structure_family": "container", "metadata": {}, "specs": [], "data_sources": [source]}
+        for route in ("metadata", "register"):
+            assert (await server.refused("POST", f"/{route}/", json=body))[0] == status
+    unknown = {"structure_family": "array", "structure": None, "mimetype": "x/y", "management": "external", "assets": []}
+    body = {"id": "s", "structure_family": "array", "metadata": {}, "specs": [], "data_sources": [unknown]}
+    assert (await server.refused("POST", "/register/", json=body))[0] == 415
+    assert (await server.refused("GET", "/metadata/s"))[0] == 404
+
+
+async def test_a_workbook(server: Any, data: Path) -> None:
+    pandas.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]}).to_excel(data / "x.xlsx", index=False)
+    await register(server, "e", asset(data / "x.xlsx", None), mimetype=EXCEL)
+    told = await attributes(server, "e/Sheet1")
+    assert (told["structure_family"], told["structure"]["columns"]) == ("table", ["a", "b"])
+    rows = await server.ok("GET", "/table/full/e/Sheet1?format=application/json")
+    assert rows == {"a": [1, 2, 3], "b": ["x", "y", "z"]}
+    assert (await attributes(server, "e/Sheet1/a"))["structure"]["shape"] == [3]
+    assert (await server.client.get("/api/v1/array/full/e/Sheet1/a?slice=1:")).content == numpy.array([2, 3]).tobytes()
+    assert (await server.refused("GET", "/metadata/e/Sheet1/c"))[0] == 404
+    assert (await server.refused("GET", "/array/full/e/Sheet1"))[0] == 404

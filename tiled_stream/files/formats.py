@@ -18,6 +18,8 @@ __all__ = ["ARRAYS", "RAW", "STACKS", "TABLES", "TREES", "check_mimetype", "open
 
 T = TypeVar("T")
 
+EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
 
 def _hdf5() -> OpenArray:
     from .hdf5 import open_hdf5
@@ -67,6 +69,36 @@ def _arrow() -> ReadTable:
     return read_arrow
 
 
+def _jpeg() -> OpenArray:
+    from .jpeg import open_jpeg
+
+    return open_jpeg
+
+
+def _excel() -> ReadTable:
+    from .excel import read_excel
+
+    return read_excel
+
+
+def _excel_tree() -> OpenTree:
+    from .excel import open_excel_tree
+
+    return open_excel_tree
+
+
+def _netcdf_tree() -> OpenTree:
+    from .netcdf import open_netcdf_tree
+
+    return open_netcdf_tree
+
+
+def _zarr_tree() -> OpenTree:
+    from .zarr_tree import open_zarr_tree
+
+    return open_zarr_tree
+
+
 def _hdf5_tree() -> OpenTree:
     from .hdf5_tree import open_hdf5_tree
 
@@ -76,19 +108,23 @@ def _hdf5_tree() -> OpenTree:
 #: Arrays whose files hold rows along the first axis, one file after the other.
 ARRAYS: dict[str, Callable[[], OpenArray]] = {
     "application/x-hdf5": _hdf5,
+    "application/x-netcdf": _hdf5,
     "application/x-npy": _npy,
     "application/x-zarr": _zarr,
+    "image/jpeg": _jpeg,
     "image/tiff": _tiff,
     "text/csv;header=absent": _csv_array,
 }
 #: Arrays of one frame a file.
 STACKS: dict[str, Callable[[], OpenArray]] = {
     "multipart/related;type=application/x-npy": _npy,
+    "multipart/related;type=image/jpeg": _jpeg,
     "multipart/related;type=image/tiff": _tiff,
 }
 #: Tables, a partition a file.
 TABLES: dict[str, Callable[[], ReadTable]] = {
     "application/vnd.apache.arrow.file": _arrow,
+    EXCEL: _excel,
     "application/x-parquet": _parquet,
     "multipart/related;type=text/csv": _csv,
     "text/csv": _csv,
@@ -96,16 +132,13 @@ TABLES: dict[str, Callable[[], ReadTable]] = {
 }
 #: Files that hold several things.
 TREES: dict[str, Callable[[], OpenTree]] = {
+    EXCEL: _excel_tree,
     "application/x-hdf5": _hdf5_tree,
+    "application/x-netcdf": _netcdf_tree,
+    "application/x-zarr": _zarr_tree,
 }
 #: May be registered and fetched as files; there is no reader.
-RAW = (
-    "application/octet-stream",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "application/x-netcdf",
-    "image/jpeg",
-    "multipart/related;type=image/jpeg",
-)
+RAW = ("application/octet-stream",)
 
 
 def check_mimetype(mimetype: str) -> None:

@@ -1,4 +1,4 @@
-"""Zarr arrays in directories, formats 2 and 3, with the zarr package.
+"""Zarr arrays in directories, formats 2 and 3, with the zarr package. (Groups: `zarr_tree.py`.)
 
 The package is made for an event loop of its own, in a thread that nobody ends; here each read has a loop that ends with it (I9).
 The store is ours, so that every file of the directory has to pass the wall. A chunk that is not there is filled, as the format
@@ -19,26 +19,38 @@ from zarr.api.asynchronous import open_array
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.errors import BaseZarrError
 
-from ..domain.errors import NotSupported
+from ..domain.errors import NotFound, NotSupported
 from ..domain.slices import Along
 from .port import Array, ArrayFile, Source
 from .reading import reading
 from .wall import Wall
 
-__all__ = ["open_zarr"]
+__all__ = ["FAULTS", "below", "open_zarr", "opened"]
 
 T = TypeVar("T")
+
+#: What the package raises for what it cannot understand.
+FAULTS = (BaseZarrError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
 @contextmanager
 def open_zarr(source: Source, path: Path) -> Iterator[ArrayFile]:
-    """The array in a directory."""
-    with reading(source, path, BaseZarrError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
+    """The array in a directory, or in one below it."""
+    with reading(source, path, *FAULTS):
         path.stat()
-        yield _ZarrArray(_opened(path, source.wall))
+        yield _ZarrArray(opened(below(path, source.inside, source.wall), source.wall))
 
 
-def _opened(path: Path, wall: Wall) -> Any:
+def below(path: Path, keys: tuple[str, ...], wall: Wall) -> Path:
+    """The directory that `keys` lead to. `NotFound` for those that are no names."""
+    for key in keys:
+        if key in (".", "..") or "/" in key or "\x00" in key:
+            raise NotFound(f"There is no {key!r} in {path.name!r}.")
+    return wall.within(path.joinpath(*keys))
+
+
+def opened(path: Path, wall: Wall) -> Any:
+    """The array in a directory, as the package gives it; nothing of it is read but its metadata."""
     try:
         return _run(open_array(store=_Directory(path, wall), mode="r"))
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 
 from ..domain.errors import Malformed
 from ..query.read_assets import OpenAsset
-from ..wire.bodies import parse_create, parse_data_source
+from ..wire.bodies import parse_create, parse_data_source, told_mimetypes
 from .answers import answer, data_tag, not_modified, null
 from .metadata import created
 from .params import Query, header, keys_of
@@ -37,7 +37,10 @@ _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*\Z")
 @post(["/register", "/register/{path:path}"], opt={"scopes": ("write:metadata", "create:node", "register")}, status_code=200)
 async def post_register(request: Connection) -> ASGIResponse:
     """Create a node for data that exist already."""
-    for source in parse_create(await request.body(), True).data_sources:
+    body = await request.body()
+    for mimetype in told_mimetypes(body):
+        await edge_of(request).reader.files.check(mimetype, ())
+    for source in parse_create(body, True).data_sources:
         await edge_of(request).reader.files.check(source.mimetype, source.assets)
     return await created(request, registered=True)
 

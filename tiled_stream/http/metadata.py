@@ -71,6 +71,7 @@ async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str
         wants_all = view.fields is None or "structure" in view.fields
         contents = await edge.browse.contents(at, depth if wants_all else 0)
         return inner_resource(at.node, at.path, view, children=at.children, contents=_inlined(contents, view))
+    await edge.browse.check_begin(at)
     children = None
     if at.node.family == "container" and (view.fields is None or view.fields & {"structure", "count"}):
         children = await edge.browse.child_count(at)
@@ -139,6 +140,9 @@ async def created(request: Connection, *, registered: bool) -> ASGIResponse:
     """Create a node as the body says. `registered`: its data exist already."""
     edge = edge_of(request)
     command = parse_create(await request.body(), registered)
+    for source in command.data_sources if not registered else ():
+        if source.management == "external":
+            await edge.reader.files.check(source.mimetype, source.assets)
     accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     assert accepted.node is not None
     url = base_url(request.scope, edge.settings.root_path)

@@ -105,7 +105,7 @@ def _source_id(node: NodeId, number: int) -> int:
 def _check_places(assets: tuple[Asset, ...]) -> None:
     """A reader's argument takes one value (num None) or a list (0, 1, 2 …), never both, no place twice."""
     seen: dict[str | None, set[int | None]] = {}
-    for asset in assets:
+    for asset in (a for a in assets if a.parameter is not None):
         places = seen.setdefault(asset.parameter, set())
         if asset.num in places or (places and (asset.num is None or None in places)):
             raise Malformed(f"Two assets stand at the same place of parameter {asset.parameter!r}; number them 0, 1, 2 …")

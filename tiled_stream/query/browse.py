@@ -42,6 +42,11 @@ class Browse:
         at = await self._repository.resolve(path)
         return await self._inside.resolve(at) if at.inside else at
 
+    async def check_begin(self, at: Located) -> None:
+        """`NotFound` if `at` is registered as a place in a file, and the file is there and does not have it."""
+        if is_file(at) and at.node.data_sources[0].parameters.get("dataset"):
+            await self._inside.check_begin(at)
+
     async def child_count(self, at: Located) -> int:
         """Exact number of children of a container. One that is a file says 0: its node is told without opening it."""
         if is_file(at):

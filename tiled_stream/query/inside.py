@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import msgspec
 
 from ..catalog.port import Hit
-from ..domain.errors import NotFound, NotSupported, Unsatisfiable
+from ..domain.errors import NotFound, NotSupported, Refused, Unavailable, Unsatisfiable
 from ..domain.nodes import Node
 from ..domain.search import Filter, Search
 from ..domain.search import Page as Wanted
-from ..files.port import Entry
+from ..files.port import Entry, Missing
 from ..files.trees import Branch, FileTree, Page
 from ..nodes.repository import Located
 from ..wire.tables import structure_of
@@ -47,6 +47,17 @@ class Inside:
         if column is None:
             return msgspec.structs.replace(at, node=node, children=children)
         return msgspec.structs.replace(at, node=node, inside=keys[:-1], column=column)
+
+    async def check_begin(self, at: Located) -> None:
+        """`NotFound` if the file is there, can be read, and does not have the place where `at` begins."""
+        try:
+            await self._files.tree(at, lambda tree: tree.look(()))
+        except Missing:
+            return
+        except NotFound:
+            raise
+        except (Refused, Unavailable):
+            return  # told by who asks for more
 
     async def search(self, at: Located, search: Search, page: Wanted, *, bare: bool = False) -> Listing:
         """Children of a container. `bare`: their keys are enough. `Unsatisfiable` for what a file is not searched by."""

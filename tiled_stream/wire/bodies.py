@@ -18,7 +18,7 @@ from ..domain.slices import parse_ints, parse_shape
 from .client_json import load_object
 from .structures import structure_from_wire
 
-__all__ = ["parse_create", "parse_data_source", "parse_json", "parse_patch", "parse_replace"]
+__all__ = ["parse_create", "parse_data_source", "parse_json", "parse_patch", "parse_replace", "told_mimetypes"]
 
 _FAMILIES = ("array", "awkward", "bytes", "container", "ragged", "sparse", "table")
 _MANAGEMENT = ("external", "immutable", "locked", "writable")
@@ -50,6 +50,13 @@ def parse_create(body: bytes, registered: bool) -> CreateChild:
         data_sources=sources,
         registered=registered,
     )
+
+
+def told_mimetypes(body: bytes) -> list[str]:
+    """The mimetypes of the data sources of a creation, before anything else in it is checked."""
+    sources = parse_json(body).get("data_sources")
+    told = [v.get("mimetype") for v in sources if isinstance(v, dict)] if isinstance(sources, list) else []
+    return [mimetype for mimetype in told if isinstance(mimetype, str)]
 
 
 def parse_replace(body: bytes, drop_revision: bool) -> ReplaceMetadata:
@@ -134,9 +141,10 @@ def _assets(values: list[Any]) -> tuple[Asset, ...]:
         assets = msgspec.convert(values, tuple[Asset, ...])
     except msgspec.ValidationError as error:
         raise Malformed(f"'assets' must be a list of objects with 'data_uri', 'is_directory' and 'parameter': {error}") from None
-    places = {(a.parameter, a.num) for a in assets}
-    single = {a.parameter for a in assets if a.num is None}
-    if len(places) < len(assets) or any(a.parameter in single and a.num is not None for a in assets):
+    named = [a for a in assets if a.parameter is not None]  # the others are no arguments: what the files refer to
+    places = {(a.parameter, a.num) for a in named}
+    single = {a.parameter for a in named if a.num is None}
+    if len(places) < len(named) or any(a.parameter in single and a.num is not None for a in named):
         raise Malformed("Two 'assets' stand at the same place of one 'parameter'; number them 0, 1, 2 … in 'num'.")
     if any(a.num is not None and a.num < 0 for a in assets):
         raise Malformed("The 'num' of an asset is its place in a list: 0, 1, 2 …")
