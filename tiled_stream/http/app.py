@@ -25,6 +25,7 @@ from . import (
     tables,
     unsupported,
     validate,
+    zarr,
 )
 from .access import Access, guard
 from .faults import handlers
@@ -63,6 +64,7 @@ def create_app(
     application = Litestar(
         route_handlers=[
             Router(API, route_handlers=api_routes, before_request=guard),
+            Router("/zarr", route_handlers=zarr.ROUTES, before_request=guard),
             Router("/custom", route_handlers=validate.ROUTES, before_request=guard),
             *about.ROOT_ROUTES,
             *docs.ROUTES,
