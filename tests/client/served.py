@@ -79,6 +79,11 @@ class Served:
         self.do(path, EndStream())
 
 
+def without_history() -> dict[str, Any]:
+    """Settings of a server that gives what is in the log and no more, so that what was trimmed is missing."""
+    return {"history": False} if "history" in Settings.__struct_fields__ else {}
+
+
 def arrow_file(table: pyarrow.Table) -> bytes:
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_file(sink, table.schema) as writer:

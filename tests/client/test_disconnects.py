@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.client.served import Served, every, free_port, served, tearing, tearing_on_a_thread
+from tests.client.served import Served, every, free_port, served, tearing, tearing_on_a_thread, without_history
 from tiled_stream.client import ArrayData, Ended, Event, Gap, Reconnected, Retry, subscribe, subscribe_sync
 from tiled_stream.domain.commands import EndStream, WriteArray
 from tiled_stream.domain.errors import Unavailable
@@ -114,7 +114,7 @@ def test_torn_anywhere_without_asyncio(server: Served, fresh: Any) -> None:
 async def test_what_was_trimmed_is_announced(fresh: Any) -> None:
     """A log of a few kilobytes, a reader that pauses and is torn: holes come with their numbers."""
     count = 3000
-    with served(cache_node_bytes=2_000, persist_linger_seconds=0.0, **_no_history()) as server:
+    with served(cache_node_bytes=2_000, persist_linger_seconds=0.0, **without_history()) as server:
         server.array("x")
         ledger = Ledger()
         async with (
@@ -130,12 +130,6 @@ async def test_what_was_trimmed_is_announced(fresh: Any) -> None:
             await writing
         ledger.check(count)
         assert {reason for _, _, reason in ledger.missing} <= {"truncated"}
-
-
-def _no_history() -> dict[str, Any]:
-    from tiled_stream.run.settings import Settings
-
-    return {"history": False} if "history" in Settings.__struct_fields__ else {}
 
 
 async def test_a_server_that_restarts(tmp_path: Path) -> None:

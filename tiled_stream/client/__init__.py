@@ -24,6 +24,7 @@ from .events import (
     Other,
     RaggedData,
     Reconnected,
+    SparseData,
     TableData,
     Update,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Reconnected",
     "Retry",
     "Socket",
+    "SparseData",
     "Subscription",
     "TableData",
     "Token",

@@ -32,6 +32,7 @@ _MAX_KEPT = 10_000
 _MAX_KEPT_BYTES = 64 << 20
 #: How a server says that it has no socket for many nodes.
 _NO_SUCH_SOCKET = (403, 404, 405, 426)
+_ONE_ONLY = "This server has no socket for many nodes (/stream/many): subscribe to one node, with no other option than start."
 
 
 def _utc() -> datetime:
@@ -90,7 +91,7 @@ class Conversation:
     def subscribe(self, view: View) -> Steps[Followed]:
         """Add a subscription to a socket for many nodes. Raises what the server answers."""
         if not self.session.is_many:
-            raise NotSupported("This server has one socket for each node (no /stream/many); subscribe to one node at a time.")
+            raise NotSupported(_ONE_ONLY)
         followed = self.session.add(view)
         if self._is_open:
             followed.by_number = {0: followed.root}
@@ -206,9 +207,10 @@ class Conversation:
             try:
                 yield from self._connect_to(self._address.many())
             except Rejected as rejected:
-                plain = self._plain()
-                if rejected.status not in _NO_SUCH_SOCKET or plain is None:
+                if rejected.status not in _NO_SUCH_SOCKET or (rejected.status == 403 and rejected.body.startswith(b"{")):
                     raise
+                if self._plain() is None:
+                    raise NotSupported(_ONE_ONLY) from None
                 self.session.is_many = False
         if not self.session.is_many:
             (followed,) = self.session.subscriptions.values()

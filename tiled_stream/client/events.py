@@ -20,6 +20,7 @@ from ..domain.structures import DataType
 from .fetch import Fetcher
 
 if TYPE_CHECKING:
+    import awkward
     import numpy
     import pyarrow
 
@@ -37,6 +38,7 @@ __all__ = [
     "Other",
     "RaggedData",
     "Reconnected",
+    "SparseData",
     "TableData",
     "Update",
 ]
@@ -159,12 +161,54 @@ class TableData(_Payload, frozen=True, kw_only=True, dict=True):
 
 
 class RaggedData(_Payload, frozen=True, kw_only=True, dict=True):
-    """Rows of unequal lengths, as the archive that the server's `mimetype` says. `shape` is None where lengths differ."""
+    """Rows of unequal lengths. `shape` is None where lengths differ; `mimetype` says how `payload` is packed."""
 
     mimetype: str
     shape: tuple[int | None, ...]
     offset: tuple[int, ...] | None
     block: tuple[int, ...] | None
+
+    @cached_property
+    def array(self) -> awkward.Array:
+        """The rows, as the library awkward has them."""
+        from ..wire.ragged import loaded  # heavy, and few want it
+
+        return loaded(self._bytes())
+
+
+class SparseData(_Payload, frozen=True, kw_only=True, dict=True):
+    """Elements of a sparse array: those of a `block`, counted from its corner, or (None) of the whole array. Others are zero."""
+
+    shape: tuple[int, ...]
+    offset: tuple[int, ...] | None
+    block: tuple[int, ...] | None
+
+    @cached_property
+    def coordinates(self) -> numpy.ndarray[Any, Any]:
+        """Where they are: a row for each axis."""
+        import numpy
+
+        return numpy.stack(self._columns[:-1]) if len(self._columns) > 1 else numpy.empty((0, len(self._columns[-1])), "i8")
+
+    @property
+    def elements(self) -> numpy.ndarray[Any, Any]:
+        """What they are."""
+        return self._columns[-1]
+
+    @cached_property
+    def array(self) -> numpy.ndarray[Any, Any]:
+        """The same with its zeros, of this `shape`."""
+        import numpy
+
+        dense = numpy.zeros(self.shape, self.elements.dtype)
+        dense[tuple(self.coordinates)] = self.elements
+        return dense
+
+    @cached_property
+    def _columns(self) -> list[numpy.ndarray[Any, Any]]:
+        from ..wire.sparse import sparse_columns
+
+        return sparse_columns(self._bytes())
 
 
 class ChildCreated(Update, frozen=True, kw_only=True, dict=True):

@@ -13,7 +13,7 @@ import numpy
 
 from ..domain.errors import NotFound, NotSupported
 from ..wire.tables import column_array
-from .events import Event, Gap, TableData
+from .events import Ended, Event, Gap, TableData
 
 if TYPE_CHECKING:
     import pyarrow
@@ -83,6 +83,8 @@ class Columns:
         #: Of the table that is followed; None before its first rows.
         self.path: Path | None = None
         self.gaps: list[Gap] = []
+        #: The table has ended: this is all of it.
+        self.is_complete = False
         self.left_out: set[str] = set()
         #: By partition: one that is written anew begins again, the others stay.
         self._parts: dict[int, dict[str, GrowingArray]] = {}
@@ -110,6 +112,8 @@ class Columns:
         """Look at an event; whether it brought rows."""
         if isinstance(event, Gap) and event.path == self.path:
             self.gaps.append(event)
+        if isinstance(event, Ended) and event.path == self.path:
+            self.is_complete = True
         if not isinstance(event, TableData) or not self._is_mine(event):
             return False
         self.path = event.path

@@ -13,6 +13,7 @@ import msgspec
 
 from ..domain.nodes import Spec
 from ..domain.structures import DataType
+from ..wire.tables import ARROW_FILE
 from .events import (
     ArrayData,
     ArrayRef,
@@ -24,6 +25,7 @@ from .events import (
     Live,
     Other,
     RaggedData,
+    SparseData,
     TableData,
     Update,
 )
@@ -125,6 +127,8 @@ class FollowedNode:
             "covers": covers,
         }
         match kind:
+            case "array-data" if message.get("mimetype") == ARROW_FILE:
+                return SparseData(**common, **_region(message))
             case "array-data":
                 return ArrayData(**common, **_region(message), data_type=self._data_type)
             case "table-data":

@@ -185,7 +185,8 @@ class Events:
     def table(self, *names: str, path: str | Sequence[str] = (), every: float = 0.05) -> Iterator[Columns]:
         """Columns of the table that grow as its rows come: the same object each time there is more, at most each `every` seconds.
 
-        `names`: the columns; all if none are given. `path`: which table of a subtree, by the end of its path.
+        `names`: the columns; all if none are given. `path`: which table of a subtree, by the end of its path; the first that has
+        these columns if none is given. Ends with that table.
         """
         columns = Columns(names, path=keys_of(path))
         fresh = Freshness(every)
@@ -193,7 +194,7 @@ class Events:
             event = self.next(fresh.wait())
             if event is not None:
                 fresh.told(columns.take(event))
-            elif self.is_over:
+            if columns.is_complete or (event is None and self.is_over):
                 break
             if fresh.is_due():
                 yield columns

@@ -12,6 +12,7 @@ import typer
 from .._version import __version__
 from .catalog_cli import catalog_app
 from .told import told
+from .watch_cli import watch
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -25,6 +26,7 @@ app.add_typer(serve_app, name="serve")
 admin_app = typer.Typer(no_args_is_help=True, help="Look after a server.")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(admin_app, name="admin")
+app.command("watch")(watch)
 
 
 def _version(wanted: bool) -> None:
