@@ -14,7 +14,20 @@ from .joined import JoinedArray
 from .port import ArrayReader, OpenArray, OpenTree, ReadTable, Source, TableReader
 from .trees import FileTree
 
-__all__ = ["ARRAYS", "RAW", "STACKS", "TABLES", "TREES", "check_mimetype", "open_array", "open_table", "open_tree"]
+__all__ = [
+    "ARRAYS",
+    "RAW",
+    "STACKS",
+    "TABLES",
+    "TREES",
+    "array_opener",
+    "check_mimetype",
+    "is_table",
+    "is_tree",
+    "open_array",
+    "open_table",
+    "open_tree",
+]
 
 T = TypeVar("T")
 
@@ -150,12 +163,26 @@ def check_mimetype(mimetype: str) -> None:
 
 def open_array(source: Source) -> ArrayReader:
     """`NotSupported` without a reader, or without the package that it needs."""
+    return JoinedArray(source, array_opener(source), is_stack=_plain(source.mimetype) in STACKS)
+
+
+def array_opener(source: Source) -> OpenArray:
+    """What opens the files of an array, one by one. Errors as of `open_array`."""
     mimetype = _plain(source.mimetype)
-    is_stack = mimetype in STACKS
     load = STACKS.get(mimetype) or ARRAYS.get(mimetype)
     if load is None:
         raise _no_reader(source.mimetype, "array")
-    return JoinedArray(source, _loaded(load, mimetype), is_stack=is_stack)
+    return _loaded(load, mimetype)
+
+
+def is_table(source: Source) -> bool:
+    """Can it be read as a table?"""
+    return _plain(source.mimetype) in TABLES
+
+
+def is_tree(source: Source) -> bool:
+    """Can it be read as a container?"""
+    return _plain(source.mimetype) in TREES
 
 
 def open_table(source: Source) -> TableReader:

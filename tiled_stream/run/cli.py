@@ -11,6 +11,7 @@ import typer
 
 from .._version import __version__
 from .catalog_cli import catalog_app
+from .directory_cli import serve_directory
 from .told import told
 from .watch_cli import watch
 
@@ -22,6 +23,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(name="tiled-stream", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 serve_app = typer.Typer(no_args_is_help=True, help="Run a server.")
+serve_app.command("directory")(serve_directory)
 app.add_typer(serve_app, name="serve")
 admin_app = typer.Typer(no_args_is_help=True, help="Look after a server.")
 app.add_typer(catalog_app, name="catalog")

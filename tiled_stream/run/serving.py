@@ -7,6 +7,7 @@ then the persister finishes; then the process ends with 0.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -23,7 +24,7 @@ from .assembly import Assembly, assembled
 from .notify import told_to_systemd
 from .settings import Settings, SettingsError
 
-__all__ = ["hypercorn_config", "listening_socket", "new_loop", "persist", "run", "serve"]
+__all__ = ["Beside", "hypercorn_config", "listening_socket", "new_loop", "persist", "run", "serve"]
 
 SECONDS = 1
 KiB = 1024
@@ -33,10 +34,14 @@ MiB = 1024 * KiB
 _BACKLOG = 2048
 
 
-def run(settings: Settings, *, announce: Callable[[Assembly, int], None] | None = None) -> None:
+#: Around the time in which a server serves; gives the application that it serves.
+Beside = Callable[[Assembly, asyncio.Event], contextlib.AbstractAsyncContextManager[Any]]
+
+
+def run(settings: Settings, *, announce: Callable[[Assembly, int], None] | None = None, beside: Beside | None = None) -> None:
     """Serve until a signal; returns after the last byte is where it belongs."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_until_signal(settings, announce))
+        runner.run(_until_signal(settings, announce, beside))
 
 
 def persist(settings: Settings, *, announce: Callable[[Assembly], None]) -> None:
@@ -45,10 +50,16 @@ def persist(settings: Settings, *, announce: Callable[[Assembly], None]) -> None
         runner.run(_persisting(settings, announce))
 
 
-async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: Callable[[Assembly], None]) -> None:
-    """Serve on `sock` until `stop` is set."""
+async def serve(
+    settings: Settings,
+    sock: socket.socket,
+    stop: asyncio.Event,
+    ready: Callable[[Assembly], None],
+    beside: Beside | None = None,
+) -> None:
+    """Serve on `sock` until `stop` is set. `beside` is entered before anybody is served."""
     hypercorn_patches.install()
-    async with assembled(settings) as assembly:
+    async with assembled(settings) as assembly, beside(assembly, stop) if beside else contextlib.nullcontext(assembly.app) as app:
 
         async def drained() -> None:
             await stop.wait()
@@ -57,7 +68,7 @@ async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, re
         ready(assembly)
         async with told_to_systemd():
             await hypercorn_serve(
-                hypercorn_patches.with_frames(assembly.app), hypercorn_config(sock), shutdown_trigger=drained, mode="asgi"
+                hypercorn_patches.with_frames(app), hypercorn_config(sock), shutdown_trigger=drained, mode="asgi"
             )
 
 
@@ -103,7 +114,7 @@ def hypercorn_config(sock: socket.socket | None = None) -> Config:
     return config
 
 
-async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], None] | None) -> None:
+async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], None] | None, beside: Beside | None) -> None:
     sock = listening_socket(settings.host, settings.port, send_timeout_seconds=settings.send_timeout_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -118,7 +129,7 @@ async def _until_signal(settings: Settings, announce: Callable[[Assembly, int], 
             announce(assembly, sock.getsockname()[1])
 
     with sock:
-        await serve(settings, sock, stop, ready)
+        await serve(settings, sock, stop, ready, beside)
 
 
 async def _persisting(settings: Settings, announce: Callable[[Assembly], None]) -> None:
