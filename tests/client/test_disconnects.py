@@ -20,9 +20,9 @@ QUICK = Retry(first_seconds=0.005, most_seconds=0.05, give_up_seconds=20)
 SECONDS = 100
 
 
-def payload(n: int) -> bytes:
+def payload(n: int, cells: int = 2) -> bytes:
     """Record n, recognisable."""
-    return numpy.array([n, n * n], "f8").tobytes()
+    return numpy.linspace(n, n * n, cells).tobytes()
 
 
 async def write(server: Served, name: str, count: int, *, pause_every: int = 50) -> None:
@@ -36,11 +36,17 @@ async def write(server: Served, name: str, count: int, *, pause_every: int = 50)
 class Ledger:
     """What a subscriber got: a digest of each sequence, and the ranges it was told it will not get."""
 
-    def __init__(self) -> None:
+    def __init__(self, cells: int = 2) -> None:
+        self._cells = cells
         self.got: list[tuple[int, bytes]] = []
         self.missing: list[tuple[int, int, str]] = []
         self.reconnected = 0
         self.ended = 0
+
+    @property
+    def position(self) -> int:
+        """The last sequence it knows about."""
+        return max(self.got[-1][0] if self.got else 0, self.missing[-1][1] if self.missing else 0)
 
     def take(self, event: Event) -> None:
         if isinstance(event, ArrayData):
@@ -59,7 +65,7 @@ class Ledger:
         sequences = [n for n, _ in self.got]
         assert sequences == sorted(set(sequences))
         assert sorted(sequences + announced) == list(range(1, count + 1))
-        assert [n for n, digest in self.got if digest != hashlib.sha256(payload(n)).digest()] == []
+        assert [n for n, digest in self.got if digest != hashlib.sha256(payload(n, self._cells)).digest()] == []
         assert self.ended == 1
 
 

@@ -54,6 +54,7 @@ class Conversation:
     ) -> None:
         self.session = Session(Fetcher(address, credentials))
         self.events: deque[Event] = deque()
+        self._kept_bytes = 0
         self._address = address
         self._credentials = credentials
         self._backoff = Backoff(retry, clock=clock, random=chance)
@@ -69,78 +70,75 @@ class Conversation:
         # Set while a probe is out.
         self._is_alive: Callable[[], bool] | None = None
 
-    def open(self, first: View | None = None) -> Steps[Followed | None]:
-        """The first connection, which is not tried again; with a subscription that must be accepted, if `first` is given."""
-        followed = self.session.add(first) if first is not None else None
+    def open(self) -> Steps[None]:
+        """The first connection, which is not sought again. Raises what the server answers, and `Unavailable` if it does not."""
         try:
             yield from self._connect()
         except (Lost, Rejected) as failure:
             raise self._fault(failure) from None
-        if followed is not None:
-            yield from self._accepted(followed)
-        return followed
 
-    def next(self, seconds: float | None = None) -> Steps[Event | None]:
-        """The next event; None if none came for so long, or if nothing can come (see `is_over`)."""
-        end = None if seconds is None else self._clock() + seconds
-        while not self.events:
-            if self.is_over or not (yield from self._step(end)):
-                return None
-        return self.events.popleft()
-
-    def subscribe(self, view: View) -> Steps[Followed]:
-        """Add a subscription to a socket for many nodes. Raises what the server answers."""
+    def begin(self, view: View) -> Followed:
+        """Add a subscription. On a connection that stands `flush` asks for it; then it takes steps until it `is_settled`."""
         if not self.session.is_many:
             raise NotSupported(_ONE_ONLY)
         followed = self.session.add(view)
         if self._is_open:
             followed.by_number = {0: followed.root}
             self._owed.append(self.session.request(followed))
-        yield from self._accepted(followed)
         return followed
 
-    def unsubscribe(self, followed: Followed) -> Steps[None]:
-        """End a subscription; what came of it and was not taken is dropped."""
-        self._forget(followed)
-        while self._is_open and self._owed:
-            yield from self._say()
-
-    @property
-    def is_over(self) -> bool:
-        """No subscription is left, so nothing can come."""
-        return not self.session.subscriptions
-
-    def _accepted(self, followed: Followed) -> Steps[None]:
-        """Wait until it is answered."""
-        size = sum(map(_size, self.events))
-        try:
-            while not followed.is_answered and followed.error is None:
-                count = len(self.events)
-                yield from self._step(None)
-                size += sum(_size(self.events[n]) for n in range(count, len(self.events)))
-                if len(self.events) > _MAX_KEPT or size > _MAX_KEPT_BYTES:
-                    raise TooLarge("Too much came before the answer to a subscription; read events before subscribing to more.")
-        finally:
-            if not followed.is_answered:
-                self._forget(followed)
+    def is_settled(self, followed: Followed) -> bool:
+        """Whether the server has answered. Raises what it answered, and `TooLarge` if too much else came before."""
         if followed.error is not None and not followed.is_answered:
             raise followed.error
+        if not followed.is_answered and (len(self.events) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES):
+            raise TooLarge("Too much came before the answer to a subscription; read events before subscribing to more.")
+        return followed.is_answered
 
-    def _forget(self, followed: Followed) -> None:
+    def forget(self, followed: Followed) -> None:
+        """End a subscription; what came of it and was not taken is dropped. `flush` tells the server."""
         if followed.is_over:
             return
         self.session.drop(followed)
-        self.events = deque(event for event in self.events if event.subscription != followed.number)
+        kept = [event for event in self.events if event.subscription != followed.number]
+        self.events.clear()
+        self._kept_bytes = 0
+        self._keep(kept)
         if self._is_open and self.session.is_many:
             self._owed.append(f'{{"type":"unsubscribe","id":{followed.number}}}')
 
-    def _step(self, end: float | None) -> Steps[bool]:
-        """One message, or one step of coming back; False when the time is up."""
+    def flush(self) -> Steps[None]:
+        """Say what is to be said. May run beside a step that listens."""
+        try:
+            while self._is_open and self._owed:
+                yield Say(self._owed.popleft())
+        except Lost:
+            return  # whoever listens hears of it too; what was not said is said when a connection stands again
+
+    def take(self) -> Event | None:
+        """The next event that is here."""
+        if not self.events:
+            return None
+        event = self.events.popleft()
+        self._kept_bytes -= _size(event)
+        return event
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing can come: no subscription is left, and nothing that was not taken."""
+        return not self.session.subscriptions and not self.events
+
+    def end_after(self, seconds: float | None) -> float | None:
+        """For `step`: when to stop waiting, on the conversation's clock."""
+        return None if seconds is None else self._clock() + seconds
+
+    def step(self, end: float | None) -> Steps[bool]:
+        """One message, or one step of coming back; False when the time is up. `events` may have grown."""
         if not self._is_open:
             return (yield from self._come_back(end))
         try:
             while self._owed:
-                yield from self._say()
+                yield Say(self._owed.popleft())
             wait = _SILENCE_SECONDS if end is None else min(_SILENCE_SECONDS, max(0.0, end - self._clock()))
             data = yield Listen(wait)
             if data is None:
@@ -152,11 +150,12 @@ class Conversation:
         events = self.session.received(data, self._now())
         if events:
             self._backoff.progressed()
-            self.events.extend(events)
+            self._keep(events)
         return True
 
-    def _say(self) -> Steps[None]:
-        yield Say(self._owed.popleft())
+    def _keep(self, events: list[Event]) -> None:
+        self.events.extend(events)
+        self._kept_bytes += sum(map(_size, events))
 
     def _silence(self, end: float | None) -> Steps[bool]:
         if end is not None and self._clock() >= end:
@@ -175,7 +174,7 @@ class Conversation:
         self._is_alive = None
         self._owed.clear()
         if not self.session.is_many and lost.code == 1000 and not lost.is_ours:
-            self.events.extend(self.session.closed(lost, self._now()))
+            self._keep(self.session.closed(lost, self._now()))
             return
         fault = fault_of_close(lost)
         if fault is not None and not (isinstance(fault, Unauthenticated) and self._credentials.can_renew):
@@ -221,7 +220,7 @@ class Conversation:
         self._is_open = True
         attempts, seconds = self._backoff.opened()
         if self._has_been_open:
-            self.events.extend(self.session.reconnected(attempts, seconds, self._why, self._now()))
+            self._keep(self.session.reconnected(attempts, seconds, self._why, self._now()))
         self._has_been_open = True
 
     def _plain(self) -> Followed | None:

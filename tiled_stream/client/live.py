@@ -33,7 +33,8 @@ _T = TypeVar("_T")
 
 
 class _Shell:
-    """Does what a conversation asks for, with await. One step sequence at a time; others wait for their turn."""
+    """Does what a conversation asks for, with await. One task listens at a time; others wait for their turn, which comes with
+    each message."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
@@ -41,31 +42,53 @@ class _Shell:
         self._turn = asyncio.Lock()
         self._closed = False
 
+    async def next(self, conversation: Conversation, seconds: float | None) -> Event | None:
+        """The next event; None if none came for so long, or if nothing can come."""
+        end = conversation.end_after(seconds)
+        while True:
+            async with self._turn:
+                event = conversation.take()
+                if event is not None or conversation.is_over or not await self.run(conversation.step(end)):
+                    return event
+
+    async def accepted(self, conversation: Conversation, followed: Followed) -> None:
+        """Wait until a subscription is answered; if that is not to be, leave nothing of it."""
+        try:
+            await self.run(conversation.flush())
+            while not conversation.is_settled(followed):
+                async with self._turn:
+                    if not conversation.is_settled(followed):
+                        await self.run(conversation.step(None))
+        except BaseException:
+            conversation.forget(followed)
+            raise
+
     async def run(self, steps: Steps[_T]) -> _T:
         """Safe to cancel."""
-        async with self._turn:
-            try:
-                if self._closed:
-                    raise Unavailable("This subscription was closed.")
-                step = next(steps)
-                while True:
-                    try:
-                        answer = await self._do(step)
-                    except FAILURES as error:
-                        if self._closed:
-                            raise Unavailable("This subscription was closed.") from None
-                        step = steps.throw(failure_of(error))
-                    else:
-                        step = steps.send(answer)
-            except StopIteration as result:
-                return result.value  # type: ignore[no-any-return]
-            finally:
-                steps.close()
+        try:
+            self._check_open()
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._do(step)
+                except FAILURES as error:
+                    self._check_open()
+                    step = steps.throw(failure_of(error))
+                else:
+                    step = steps.send(answer)
+        except StopIteration as result:
+            return result.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()
 
     async def close(self) -> None:
         """Idempotent; who waits is told `Unavailable`."""
         self._closed = True
         await self._hang_up()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("This subscription was closed.")
 
     async def _do(self, step: Step) -> Any:
         match step:
@@ -127,15 +150,18 @@ class Socket:
         no subscription behind.
         """
         view = View.of((*self._prefix, *keys_of(path)), options)
-        return Subscription(await self._shell.run(self._conversation.subscribe(view)))
+        followed = self._conversation.begin(view)
+        await self._shell.accepted(self._conversation, followed)
+        return Subscription(followed)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Follow it no more. What came of it and was not read is dropped."""
-        await self._shell.run(self._conversation.unsubscribe(subscription._followed))
+        self._conversation.forget(subscription._followed)
+        await self._shell.run(self._conversation.flush())
 
     async def next(self, seconds: float | None = None) -> Event | None:
         """The next event; None if none comes for so many seconds, or if no subscription is left. Safe to cancel."""
-        return await self._shell.run(self._conversation.next(seconds))
+        return await self._shell.next(self._conversation, seconds)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -178,7 +204,7 @@ class Events:
 
         Raises what ended the subscription before its time, and `Unavailable` when the server does not come back.
         """
-        event = await self._shell.run(self._conversation.next(seconds))
+        event = await self._shell.next(self._conversation, seconds)
         if isinstance(event, Failed):
             raise event.error
         return event
@@ -268,7 +294,11 @@ def watch(
 async def _opened(shell: _Shell, conversation: Conversation, view: View | None) -> Followed | None:
     """What fails on entering leaves nothing open."""
     try:
-        return await shell.run(conversation.open(view))
+        followed = None if view is None else conversation.begin(view)
+        await shell.run(conversation.open())
+        if followed is not None:
+            await shell.accepted(conversation, followed)
+        return followed
     except BaseException:
         await shell.close()
         raise

@@ -42,6 +42,24 @@ class _Shell:
         self._left = contextlib.ExitStack()  # closes it
         self._closed = threading.Event()
 
+    def next(self, conversation: Conversation, seconds: float | None) -> Event | None:
+        """The next event; None if none came for so long, or if nothing can come."""
+        end = conversation.end_after(seconds)
+        while True:
+            event = conversation.take()
+            if event is not None or conversation.is_over or not self.run(conversation.step(end)):
+                return event
+
+    def accepted(self, conversation: Conversation, followed: Followed) -> None:
+        """Wait until a subscription is answered; if that is not to be, leave nothing of it."""
+        try:
+            self.run(conversation.flush())
+            while not conversation.is_settled(followed):
+                self.run(conversation.step(None))
+        except BaseException:
+            conversation.forget(followed)
+            raise
+
     def run(self, steps: Steps[_T]) -> _T:
         """An interrupt (Ctrl-C) leaves it as it was."""
         try:
@@ -126,15 +144,18 @@ class Socket:
         no subscription behind.
         """
         view = View.of((*self._prefix, *keys_of(path)), options)
-        return Subscription(self._shell.run(self._conversation.subscribe(view)))
+        followed = self._conversation.begin(view)
+        self._shell.accepted(self._conversation, followed)
+        return Subscription(followed)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Follow it no more. What came of it and was not read is dropped."""
-        self._shell.run(self._conversation.unsubscribe(subscription._followed))
+        self._conversation.forget(subscription._followed)
+        self._shell.run(self._conversation.flush())
 
     def next(self, seconds: float | None = None) -> Event | None:
         """The next event; None if none comes for so many seconds, or if no subscription is left. Safe to cancel."""
-        return self._shell.run(self._conversation.next(seconds))
+        return self._shell.next(self._conversation, seconds)
 
     def close(self) -> None:
         """Idempotent."""
@@ -177,7 +198,7 @@ class Events:
 
         Raises what ended the subscription before its time, and `Unavailable` when the server does not come back.
         """
-        event = self._shell.run(self._conversation.next(seconds))
+        event = self._shell.next(self._conversation, seconds)
         if isinstance(event, Failed):
             raise event.error
         return event
@@ -267,7 +288,11 @@ def watch(
 def _opened(shell: _Shell, conversation: Conversation, view: View | None) -> Followed | None:
     """What fails on entering leaves nothing open."""
     try:
-        return shell.run(conversation.open(view))
+        followed = None if view is None else conversation.begin(view)
+        shell.run(conversation.open())
+        if followed is not None:
+            shell.accepted(conversation, followed)
+        return followed
     except BaseException:
         shell.close()
         raise
