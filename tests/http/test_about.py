@@ -81,10 +81,3 @@ async def test_what_is_not_there_is_said_in_json(server: Any) -> None:
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/json"
         assert orjson.loads(response.content)["detail"]
-
-
-async def test_what_this_version_has_not_is_refused_with_a_sentence(server: Any) -> None:
-    for method, path in (("GET", "/node/full/a"),):
-        status, detail = await server.refused(method, path)
-        assert status == 405
-        assert "not supported by this version" in detail

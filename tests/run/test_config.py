@@ -397,7 +397,7 @@ class TestBuiltIn:
             ("media_types", {"array": {"image/png": "my.module:png"}}, ".array.image/png", "other exporters are not loaded"),
             ("media_types", {BLUESKY_RUN: {JSON_SEQ: "my.module:mine"}}, f".{BLUESKY_RUN}.{JSON_SEQ}", "take it out"),
             ("file_extensions", {"jsons": JSON_SEQ}, ".jsons", "its extensions are json-seq, jsonl"),
-            ("file_extensions", {"png": "image/png"}, ".png", "no such format"),
+            ("file_extensions", {"webp": "image/webp"}, ".webp", "no such format"),
             ("routers", [TAKEN["routers"][0], "my.module:router"], "[1]", "validator:router is built in"),
         ],
     )

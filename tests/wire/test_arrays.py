@@ -92,7 +92,7 @@ def test_raw_bytes_are_c_order_in_the_declared_type() -> None:
 
 def test_what_is_no_format_of_arrays_is_refused() -> None:
     with pytest.raises(NotAcceptable):
-        encode_array(numpy.zeros(1), "image/png")
+        encode_array(numpy.zeros(1), "application/x-hdf5")
 
 
 @pytest.mark.parametrize("content_type", [None, "", "application/octet-stream", "Application/Octet-Stream; x=y"])
@@ -114,7 +114,8 @@ def test_any_bytes_that_a_client_may_send_have_a_form(text: str, noise: bytes, s
     count = int(numpy.prod(shape))
     array = numpy.frombuffer((noise * 2)[: count * dtype.itemsize], dtype).reshape(shape)
     for media_type in FORMATS["array"]:
-        assert isinstance(encode_array(array, media_type), bytes)
+        if not media_type.startswith("image/"):
+            assert isinstance(encode_array(array, media_type), bytes)
     json.loads(encode_array(array, "application/json"))
 
 

@@ -88,9 +88,9 @@ ZOO: dict[str, tuple[pyarrow.Array, list[Any]]] = {
     "date32 far": (pyarrow.array([10**8], pyarrow.date32()), ["275760-09-13"]),
     "date64": (pyarrow.array([86_400_000], pyarrow.date64()), ["1970-01-02"]),
     "decimal": (pyarrow.array([decimal.Decimal("1.50"), None]), ["1.50", None]),
-    "binary": (pyarrow.array([b"\xff", None]), [URI + "/w==", None]),
-    "binary_view": (pyarrow.array([b"a"], pyarrow.binary_view()), [URI + "YQ=="]),
-    "fixed_size_binary": (pyarrow.array([b"ab"], pyarrow.binary(2)), [URI + "YWI="]),
+    "binary": (pyarrow.array([b"\xff", None]), ["\xff", None]),
+    "binary_view": (pyarrow.array([b"a"], pyarrow.binary_view()), ["a"]),
+    "fixed_size_binary": (pyarrow.array([b"ab"], pyarrow.binary(2)), ["ab"]),
     "uuid": (pyarrow.array([b"a" * 16, None], pyarrow.uuid()), [URI + "YWFhYWFhYWFhYWFhYWFhYQ==", None]),
     "list": (pyarrow.array([[1, 2], None, []]), [[1, 2], None, []]),
     "list of lists": (pyarrow.array([[[1], None], [[]]]), [[[1], None], [[]]]),
@@ -298,7 +298,7 @@ class TestFormats:
 
     def test_what_is_no_format_of_tables(self) -> None:
         with pytest.raises(NotAcceptable):
-            encode_table(TABLE, "application/x-hdf5")
+            encode_table(TABLE, "image/png")
 
 
 class TestColumnsAsArrays:

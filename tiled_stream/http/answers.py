@@ -16,7 +16,7 @@ from ..wire.compress import MINIMUM, compress
 from ..wire.negotiate import wants_msgpack
 from .params import header
 
-__all__ = ["BIG", "NULL", "answer", "data_answer", "data_tag", "not_modified", "null"]
+__all__ = ["BIG", "NULL", "answer", "attachment", "data_answer", "data_tag", "not_modified", "null"]
 
 #: Work on more bytes than this is done in a thread.
 BIG = 256 << 10
@@ -42,7 +42,7 @@ async def answer(scope: Any, content: Any, *, headers: dict[str, str] | None = N
 
 async def data_answer(scope: Any, body: bytes, media_type: str, tag: str, *, filename: str | None) -> ASGIResponse:
     """Data in the format that was chosen."""
-    headers = {"Content-Disposition": _attachment(filename)} if filename else {}
+    headers = {"Content-Disposition": attachment(filename)} if filename else {}
     return await _coded(scope, body, media_type, tag, headers)
 
 
@@ -74,8 +74,8 @@ async def _coded(scope: Any, body: bytes, media_type: str, tag: str, headers: di
     return ASGIResponse(body=body, media_type=media_type, headers=headers)
 
 
-def _attachment(filename: str) -> str:
-    """RFC 6266: a name that is not plain ASCII is told twice, the second time as it is."""
+def attachment(filename: str) -> str:
+    """`Content-Disposition` of RFC 6266: a name that is not plain ASCII is told twice, the second time as it is."""
     name = "".join(c for c in filename if c.isprintable() and c not in '"\\/')
     plain = f'attachment; filename="{name.encode("ascii", "replace").decode().replace("?", "_")}"'
     return plain if name.isascii() else f"{plain}; filename*=UTF-8''{quote(name)}"

@@ -18,7 +18,7 @@ from ..domain.slices import Along, Selection, parse_ints, parse_selection, parse
 from ..domain.structures import ArrayStructure, SparseStructure
 from ..nodes.repository import Located
 from ..wire.arrays import check_body_type, encode_array
-from ..wire.negotiate import choose
+from ..wire.negotiate import PNG, TIFF, choose
 from ..wire.structures import structure_to_wire
 from ..wire.tables import ARROW_FILE, encode_table
 from .answers import BIG, data_answer, data_tag, not_modified, null
@@ -125,7 +125,8 @@ async def _answer(
     if same is not None:
         return same
     array = await edge.reader.array(at, structure, selection)
-    body = await asyncio.to_thread(encode_array, array, media_type) if array.nbytes > BIG else encode_array(array, media_type)
+    is_quick = array.nbytes <= BIG and media_type not in (PNG, TIFF)
+    body = encode_array(array, media_type) if is_quick else await asyncio.to_thread(encode_array, array, media_type)
     return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
 
 

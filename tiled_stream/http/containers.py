@@ -1,6 +1,6 @@
-"""Whole containers: their nested metadata as JSON, and the documents of a Bluesky run.
+"""Whole containers: their nested metadata as JSON, the documents of a Bluesky run, or a file (`container_files.py`).
 
-Both read the whole of what is below; what they gather is counted on the way, so that an answer beyond the limit is refused before
+All read the whole of what is below; what they gather is counted on the way, so that an answer beyond the limit is refused before
 it is built. Turning rows into documents is work for a thread.
 """
 
@@ -14,16 +14,18 @@ import orjson
 from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
-from ..domain.errors import Malformed, NotFound, TooLarge
-from ..domain.search import Page, Search
+from ..domain.errors import Malformed, NotFound
 from ..domain.slices import whole
 from ..domain.structures import ArrayStructure
 from ..nodes.repository import Located
 from ..wire.arrays import plain_array
-from ..wire.negotiate import BLUESKY_RUN, JSON_SEQ, choose
+from ..wire.negotiate import BLUESKY_RUN, XARRAY_DATASET, choose_kind
 from ..wire.structures import data_source_to_wire
 from .answers import data_answer, data_tag, not_modified
 from .bluesky_documents import StreamContent, documents
+from .children import Budget, children, chosen
+from .container_files import FILES, file_answer
+from .datasets import dataset_body
 from .params import Query, header, keys_of
 from .services import Edge, edge_of
 
@@ -31,23 +33,27 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
-__all__ = ["ROUTES", "children"]
+__all__ = ["ROUTES", "full_answer"]
 
 Connection = Request[Any, Any, Any]
 
-_PAGE = 300
 
-
-@get("/container/full/{path:path}", opt={"scopes": ("read:data",)})
+@get(["/container/full", "/container/full/{path:path}"], opt={"scopes": ("read:data",)})
 async def get_full(request: Connection) -> ASGIResponse:
     """A container with all that is below it; `field` chooses among its children."""
-    query = Query(request.scope)
-    return await _answer(request, query, query.all("field") or None)
+    at = await edge_of(request).browse.resolve(keys_of(request))
+    return await full_answer(request, at, Query(request.scope).all("field") or None)
 
 
-@post("/container/full/{path:path}", opt={"scopes": ("read:data",)}, status_code=200)
+@post(["/container/full", "/container/full/{path:path}"], opt={"scopes": ("read:data",)}, status_code=200)
 async def post_full(request: Connection) -> ASGIResponse:
     """As GET, with the children in the body."""
+    fields = await fields_of_body(request)
+    return await full_answer(request, await edge_of(request).browse.resolve(keys_of(request)), fields)
+
+
+async def fields_of_body(request: Connection) -> list[str] | None:
+    """Names in the body of a request; None without any."""
     body = await request.body()
     try:
         fields = orjson.loads(body) if body else None
@@ -55,60 +61,37 @@ async def post_full(request: Connection) -> ASGIResponse:
         raise Malformed(f"The body is not JSON: {error}") from None
     if fields is not None and (not isinstance(fields, list) or not all(isinstance(f, str) for f in fields)):
         raise Malformed("The body must be a JSON list of names, or null.")
-    return await _answer(request, Query(request.scope), fields)
+    return fields
 
 
-async def children(edge: Edge, at: Located) -> list[Located]:
-    """All children of a container, in order of creation."""
-    found: list[Located] = []
-    page = Page(limit=_PAGE)
-    while True:
-        listing = await edge.browse.search(at, Search(), page)
-        for hit in listing.hits:
-            found.append(await edge.browse.resolve(hit.path))
-        if listing.next_cursor is None:
-            return found
-        page = Page(limit=_PAGE, cursor=listing.next_cursor)
-
-
-async def _answer(request: Connection, query: Query, fields: list[str] | None) -> ASGIResponse:
-    edge, scope = edge_of(request), request.scope
-    at = await edge.browse.resolve(keys_of(request))
+async def full_answer(request: Connection, at: Located, fields: list[str] | None) -> ASGIResponse:
+    """A whole container in the format that was asked for. `NotFound` if `at` is none."""
+    edge, scope, query = edge_of(request), request.scope, Query(request.scope)
     if at.node.family != "container" or at.column is not None:
         raise NotFound(f"{'/'.join(at.path)!r} is not a container.")
-    is_run = any(s.name == BLUESKY_RUN for s in at.node.specs)
-    media_type = choose(BLUESKY_RUN if is_run else "container", query.get("format"), header(scope, b"accept"))
-    budget = _Budget(edge.settings.response_bytesize_limit)
-    if media_type == JSON_SEQ:
-        streams = [await _stream(edge, s, budget) for s in await children(edge, at) if s.node.family == "container"]
+    specs = [spec.name for spec in at.node.specs]
+    kind, media_type = choose_kind("container", query.get("format"), header(scope, b"accept"), specs=specs)
+    budget = Budget(edge.settings.response_bytesize_limit)
+    if media_type in FILES:
+        return await file_answer(edge, scope, at, await chosen(edge, at, fields), media_type, budget=budget, query=query)
+    if kind == BLUESKY_RUN:
+        streams = [await _stream(edge, s, budget) for s in await chosen(edge, at, fields) if s.node.family == "container"]
         body = await asyncio.to_thread(_json_seq, at.node.metadata, streams)
+    elif kind == XARRAY_DATASET:
+        body = await dataset_body(edge, await chosen(edge, at, fields), media_type, budget=budget)
     else:
-        body = orjson.dumps(await _nested(edge, at, fields, budget))
+        body = orjson.dumps(await _nested(edge, at, await chosen(edge, at, fields), budget))
     tag = data_tag((body,))
     return not_modified(scope, tag) or await data_answer(scope, body, media_type, tag, filename=query.get("filename"))
 
 
-class _Budget:
-    """How many bytes an answer may still grow by."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = self._left = limit
-
-    def spend(self, size: int) -> None:
-        """`TooLarge` if that is more than there is."""
-        self._left -= size
-        if self._left < 0:
-            raise TooLarge(f"The answer would exceed {self._limit} bytes; ask for single fields or nodes.")
-
-
-async def _nested(edge: Edge, at: Located, fields: list[str] | None, budget: _Budget) -> dict[str, Any]:
+async def _nested(edge: Edge, at: Located, below: list[Located] | None, budget: Budget) -> dict[str, Any]:
     metadata = orjson.dumps(at.node.metadata)
     budget.spend(len(metadata) + 100)
     contents: dict[str, Any] = {}
     if at.node.family == "container":
-        for child in await children(edge, at):
-            if fields is None or child.path[-1] in fields:
-                contents[child.path[-1]] = await _nested(edge, child, None, budget)
+        for child in await children(edge, at) if below is None else below:
+            contents[child.path[-1]] = await _nested(edge, child, None, budget)
     return {"contents": contents, "metadata": orjson.Fragment(metadata)}
 
 
@@ -133,7 +116,7 @@ class _Stream:
         return StreamContent(self.name, self.metadata, columns, arrays, self.externals)
 
 
-async def _stream(edge: Edge, at: Located, budget: _Budget) -> _Stream:
+async def _stream(edge: Edge, at: Located, budget: Budget) -> _Stream:
     stream = _Stream(at.path[-1], at.node.metadata)
     for child in await children(edge, at):
         node = child.node

@@ -11,7 +11,7 @@ from litestar.response.base import ASGIResponse
 from ..domain.errors import Refused, Unsatisfiable
 from ..nodes.repository import Located
 from ..wire.negotiate import BLUESKY_RUN
-from .containers import children
+from .children import children
 from .params import Query, keys_of
 from .services import Edge, edge_of
 

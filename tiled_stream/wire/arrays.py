@@ -13,8 +13,9 @@ import numpy
 import orjson
 
 from ..domain.errors import NotAcceptable, UnsupportedType
+from .negotiate import PNG, TIFF
 
-__all__ = ["OCTET_STREAM", "check_body_type", "encode_array", "encode_json", "plain_array"]
+__all__ = ["OCTET_STREAM", "check_body_type", "encode_array", "encode_json", "plain_array", "valid_texts"]
 
 OCTET_STREAM = "application/octet-stream"
 
@@ -41,6 +42,10 @@ def encode_array(array: Array, media_type: str) -> bytes:
         return _csv(array)
     if media_type == "text/html":
         return _html(array)
+    if media_type in (PNG, TIFF):
+        from .export_images import encode_png, encode_tiff
+
+        return encode_png(array) if media_type == PNG else encode_tiff(array)
     raise NotAcceptable(f"An array cannot be given as {media_type}.")
 
 
@@ -70,7 +75,7 @@ def plain_array(array: Array) -> Any:
         case "m" | "M":
             return _times(array).tolist()
         case "U":
-            return _texts(array).tolist()
+            return valid_texts(array).tolist()
     return _data_uris(array.tolist())
 
 
@@ -106,8 +111,9 @@ def _times(array: Array) -> Array:
     return plain.reshape(array.shape)
 
 
-def _texts(array: Array) -> Array:
-    """Python refuses code points that Unicode does not have, and JSON lone surrogates: they are replaced."""
+def valid_texts(array: Array) -> Array:
+    """Of kind U, without what is no text: code points that Unicode does not have (Python refuses them) and lone surrogates
+    (JSON does) are replaced."""
     flat = numpy.ascontiguousarray(array.reshape(-1))
     codes = flat.view(array.dtype.byteorder.replace("|", "=") + "u4")
     wrong = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))

@@ -19,7 +19,7 @@ import pyarrow.types as is_
 
 from ..domain.errors import NotSupported
 
-__all__ = ["column_array", "is_plain", "plain_column"]
+__all__ = ["column_array", "is_plain", "plain_column", "text_column"]
 
 #: Bytes up to which strings of one column may be padded to the longest without a look at the waste.
 _MAX_PADDED = 64 << 20
@@ -57,6 +57,26 @@ def plain_column(column: pyarrow.ChunkedArray) -> list[Any]:
     bytes data URIs, maps lists of pairs.
     """
     return [value for chunk in column.chunks for value in _plain(chunk)]
+
+
+def text_column(column: pyarrow.ChunkedArray) -> list[Any]:
+    """As `plain_column`, but a column of bytes is one of texts: those that are no UTF-8 have a character a byte (Latin-1).
+
+    Sheets and JSON of a table are for people; the bytes as such are in Arrow and Parquet.
+    """
+    kind = column.type
+    if is_.is_dictionary(kind):
+        kind = kind.value_type
+    if not _is_bytes(kind):
+        return plain_column(column)
+    return [None if value is None else _text(value) for value in column.to_pylist()]
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def is_plain(kind: pyarrow.DataType) -> bool:

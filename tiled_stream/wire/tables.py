@@ -19,6 +19,7 @@ import orjson
 
 from ..domain.errors import Malformed, NotAcceptable
 from ..domain.structures import TableStructure
+from .negotiate import HDF5, XLSX
 
 if TYPE_CHECKING:
     import numpy
@@ -32,6 +33,7 @@ __all__ = [
     "column_array",
     "decode_rows",
     "encode_table",
+    "json_text",
     "read_table",
     "schema_of",
     "structure_of",
@@ -185,6 +187,18 @@ def _parquet(table: pyarrow.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
+def _xlsx(table: pyarrow.Table) -> bytes:
+    from .export_xlsx import encode_xlsx
+
+    return encode_xlsx(table)
+
+
+def _hdf5(table: pyarrow.Table) -> bytes:
+    from .export_hdf5 import encode_hdf5
+
+    return encode_hdf5(table)
+
+
 def _csv(table: pyarrow.Table, *, header: bool = True) -> bytes:
     import pyarrow
     import pyarrow.csv
@@ -206,12 +220,12 @@ def _cells(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
     """A sheet knows numbers and texts; other cells hold what JSON would say."""
     import pyarrow
 
-    from .table_columns import is_plain, plain_column
+    from .table_columns import is_plain, text_column
 
     kind = column.type
     if is_plain(kind) and not pyarrow.types.is_string_view(kind):
         return column
-    cells = [v if v is None or isinstance(v, str) else _json(v).decode() for v in plain_column(column)]
+    cells = [v if v is None or isinstance(v, str) else json_text(v) for v in text_column(column)]
     return pyarrow.chunked_array([cells], type=pyarrow.large_string())
 
 
@@ -224,9 +238,9 @@ def _html(table: pyarrow.Table) -> bytes:
 
 
 def _lists(table: pyarrow.Table) -> list[list[Any]]:
-    from .table_columns import plain_column
+    from .table_columns import text_column
 
-    return [plain_column(column) for column in table.columns]
+    return [text_column(column) for column in table.columns]
 
 
 def _columns_json(table: pyarrow.Table) -> bytes:
@@ -236,6 +250,11 @@ def _columns_json(table: pyarrow.Table) -> bytes:
 def _json_seq(table: pyarrow.Table) -> bytes:
     names = table.schema.names
     return b"".join(b"\x1e" + _json(dict(zip(names, row, strict=True))) + b"\n" for row in zip(*_lists(table), strict=True))
+
+
+def json_text(value: Any) -> str:
+    """What a cell says of a value that is more than a number or a text."""
+    return _json(value).decode()
 
 
 def _json(value: Any) -> bytes:
@@ -251,6 +270,8 @@ _ENCODERS = {
     "text/plain": _csv,
     "application/vnd.ms-excel": _csv,
     "text/html": _html,
+    XLSX: _xlsx,
+    HDF5: _hdf5,
     "application/json": _columns_json,
     "application/json-seq": _json_seq,
 }
