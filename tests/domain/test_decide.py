@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tiled_stream.domain import decide
-from tiled_stream.domain.commands import NewDataSource, PatchArray, UpdateDataSource, WriteArray, WriteBlock
+from tiled_stream.domain.commands import DeleteAsset, NewDataSource, PatchArray, UpdateDataSource, WriteArray, WriteBlock
 from tiled_stream.domain.errors import Conflict, Malformed, NotFound, NotSupported, Unsatisfiable
 from tiled_stream.domain.nodes import Asset, DataSource, Management, Node, Spec, wire_number
 from tiled_stream.domain.structures import ArrayStructure, DataType
@@ -15,9 +16,9 @@ STRUCTURE = ArrayStructure(F8, ((3, 1), (2,)), (4, 2))
 
 
 def array_node(management: Management = "writable") -> Node:
-    return Node(
-        "id", "a", "p", "array", data_sources=(DataSource("array", STRUCTURE, "application/x-zarr", id=5, management=management),)
-    )
+    asset = Asset("file://localhost/data/id", True, "data_uri", id=7)
+    source = DataSource("array", STRUCTURE, "application/x-zarr", id=5, assets=(asset,), management=management)
+    return Node("id", "a", "p", "array", data_sources=(source,))
 
 
 def test_a_whole_write_needs_exactly_the_bytes_of_the_array() -> None:
@@ -67,6 +68,22 @@ def test_only_writable_arrays_are_written() -> None:
         decide.array_of(array_node("external"))
     with pytest.raises(NotFound):
         decide.table_of(array_node())
+
+
+def test_an_asset_is_deleted_where_nothing_is_lost_unless_that_is_said() -> None:
+    for management, command in (("external", DeleteAsset(7)), ("writable", DeleteAsset(7, external_only=False))):
+        node = array_node(management)  # type: ignore[arg-type]
+        event = decide.asset_deleted(node, command)
+        assert event.data_source == msgspec.structs.replace(node.data_sources[0], assets=())
+    with pytest.raises(Conflict, match="external_only=false"):
+        decide.asset_deleted(array_node(), DeleteAsset(7))
+    with pytest.raises(NotFound):
+        decide.asset_deleted(array_node("external"), DeleteAsset(8))
+    with pytest.raises(NotSupported):
+        decide.asset_deleted(Node("id", "c", "p", "container"), DeleteAsset(7))
+    empty = msgspec.structs.replace(array_node(), data_sources=(event.data_source,))
+    with pytest.raises(NotSupported, match="were deleted"):
+        decide.array_of(empty)
 
 
 def test_a_data_source_keeps_its_assets_and_gains_new_ones() -> None:

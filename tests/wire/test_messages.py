@@ -17,6 +17,7 @@ from tiled_stream.domain.events import (
     DELIVERED,
     ArrayReferenced,
     ArrayWritten,
+    AssetDeleted,
     ChildCreated,
     ChildDeleted,
     ChildMetadataUpdated,
@@ -242,7 +243,7 @@ def test_what_takes_a_sequence_only(envelope: Envelope, event: Event) -> None:
 
 
 def test_those_above_are_all_that_is_not_delivered() -> None:
-    silent = {ChildDeleted, RevisionDeleted, StreamEnded, RecordLost}
+    silent = {AssetDeleted, ChildDeleted, RevisionDeleted, StreamEnded, RecordLost}
     assert set(Event.__args__) - silent == set(DELIVERED)
 
 

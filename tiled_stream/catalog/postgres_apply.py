@@ -14,15 +14,13 @@ from typing import Any
 import msgspec
 
 from ..domain.events import (
-    ArrayReferenced,
-    ArrayWritten,
     ChildCreated,
     ChildDeleted,
     ChildMetadataUpdated,
     Record,
     RevisionDeleted,
 )
-from ..domain.fold import DataTail
+from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec
 from . import rows
 from .facts import Kind, facts_of, words_of
@@ -177,10 +175,7 @@ class PostgresWriter:
         return [rows.node(row) for row in doomed]
 
     def _restructure(self, at: _Row, records: Sequence[Record]) -> None:
-        if not any(
-            isinstance(r.event, ArrayReferenced) or (isinstance(r.event, ArrayWritten) and r.event.structure is not None)
-            for r in records
-        ):
+        if not any(map(changes_sources, records)):
             return
         tail = DataTail(rows.sources(at.data_sources), 0)
         tail.fold(records)

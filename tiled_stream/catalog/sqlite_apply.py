@@ -15,15 +15,13 @@ from typing import Any
 import msgspec
 
 from ..domain.events import (
-    ArrayReferenced,
-    ArrayWritten,
     ChildCreated,
     ChildDeleted,
     ChildMetadataUpdated,
     Record,
     RevisionDeleted,
 )
-from ..domain.fold import DataTail
+from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec
 from . import rows
 from .facts import facts_of, words_of
@@ -168,10 +166,7 @@ class SqliteWriter:
         return [rows.node(row) for row in doomed]
 
     def _restructure(self, row: int, sources: str, records: Sequence[Record]) -> None:
-        if not any(
-            isinstance(r.event, ArrayReferenced) or (isinstance(r.event, ArrayWritten) and r.event.structure is not None)
-            for r in records
-        ):
+        if not any(map(changes_sources, records)):
             return
         tail = DataTail(rows.sources(sources), 0)
         tail.fold(records)

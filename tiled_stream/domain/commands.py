@@ -17,6 +17,7 @@ __all__ = [
     "AppendRows",
     "Command",
     "CreateChild",
+    "DeleteAsset",
     "DeleteNode",
     "DeleteRevision",
     "EndStream",
@@ -80,6 +81,13 @@ class DeleteNode(msgspec.Struct, frozen=True):
     """DELETE metadata. Refused if there are children and not `recursive`, or internal data and `external_only`."""
 
     recursive: bool = False
+    external_only: bool = True
+
+
+class DeleteAsset(msgspec.Struct, frozen=True):
+    """DELETE asset. Refused if this server holds the data and `external_only`. Files of others are never touched."""
+
+    id: int
     external_only: bool = True
 
 
@@ -162,6 +170,7 @@ Command = (
     CreateChild
     | ReplaceMetadata
     | PatchMetadata
+    | DeleteAsset
     | DeleteNode
     | DeleteRevision
     | WriteArray

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from .chunks import block_region, extended, fits, pad_offset, size
-from .commands import PatchArray, UpdateDataSource, WriteArray, WriteBlock
+from .commands import DeleteAsset, PatchArray, UpdateDataSource, WriteArray, WriteBlock
 from .dtypes import to_numpy
 from .errors import Conflict, Malformed, NotFound, NotSupported, Unsatisfiable
-from .events import ArrayReferenced, ArrayWritten
+from .events import ArrayReferenced, ArrayWritten, AssetDeleted
 from .nodes import Asset, DataSource, Node, Spec, wire_number
 from .structures import ArrayStructure, DataType, TableStructure
 
 __all__ = [
     "MAX_SPECS",
     "array_of",
+    "asset_deleted",
     "block_written",
     "check_specs",
     "data_source_updated",
@@ -105,6 +108,22 @@ def data_source_updated(node: Node, command: UpdateDataSource) -> ArrayReference
     return ArrayReferenced(data_source=source, offset=command.offset, shape=command.shape)
 
 
+def asset_deleted(node: Node, command: DeleteAsset) -> AssetDeleted:
+    """DELETE asset: the data source without it. `Conflict` if its data are ours and may not be lost."""
+    if node.family == "container":
+        raise NotSupported(f"The container {node.key!r} is what its files are; delete the node.")
+    for source in node.data_sources:
+        kept = tuple(a for a in source.assets if a.id != command.id)
+        if len(kept) == len(source.assets):
+            continue
+        if source.management != "external" and command.external_only:
+            raise Conflict(
+                f"The data of {node.key!r} are managed by this server and would be lost. Use external_only=false to delete them."
+            )
+        return AssetDeleted(msgspec.structs.replace(source, assets=kept))
+    raise NotFound(f"The node {node.key!r} has no asset with id {command.id}.")
+
+
 def with_id(asset: Asset, *, size: int | None) -> Asset:
     """The asset under the number that its URI has everywhere."""
     return Asset(
@@ -132,6 +151,8 @@ def _check_writable(node: Node) -> None:
     management = node.data_sources[0].management
     if management != "writable":
         raise NotSupported(f"The data of {node.key!r} are {management}: they are not written through this server.")
+    if not node.data_sources[0].assets:
+        raise NotSupported(f"The data of {node.key!r} were deleted; delete the node and create it anew.")
 
 
 def _check_bytes(data_type: DataType, shape: tuple[int, ...], body: bytes) -> None:

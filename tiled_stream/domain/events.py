@@ -20,6 +20,7 @@ __all__ = [
     "DELIVERED",
     "ArrayReferenced",
     "ArrayWritten",
+    "AssetDeleted",
     "ChildCreated",
     "ChildDeleted",
     "ChildMetadataUpdated",
@@ -94,6 +95,12 @@ class ArrayReferenced(msgspec.Struct, frozen=True, tag=True):
     shape: tuple[int, ...] | None = None
 
 
+class AssetDeleted(msgspec.Struct, frozen=True, tag=True):
+    """The node's data source is now this one: an asset is gone from it. If this server kept data there, they are removed."""
+
+    data_source: DataSource
+
+
 class RowsAppended(msgspec.Struct, frozen=True, tag=True):
     """Rows were appended to a partition; the payload is an Arrow IPC file in the declared schema."""
 
@@ -138,6 +145,7 @@ Event = (
     | RevisionDeleted
     | ArrayWritten
     | ArrayReferenced
+    | AssetDeleted
     | RowsAppended
     | TableWritten
     | PartWritten

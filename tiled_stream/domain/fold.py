@@ -15,6 +15,7 @@ import msgspec
 from .events import (
     ArrayReferenced,
     ArrayWritten,
+    AssetDeleted,
     ChildCreated,
     ChildDeleted,
     ChildMetadataUpdated,
@@ -23,7 +24,7 @@ from .events import (
 )
 from .nodes import DataSource, Node
 
-__all__ = ["Child", "ContainerTail", "DataTail", "Edit", "edited"]
+__all__ = ["Child", "ContainerTail", "DataTail", "Edit", "changes_sources", "edited"]
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -51,6 +52,14 @@ def edited(node: Node, edit: Edit) -> Node:
         revision=max(node.revision, event.revision or 0),
         time_updated=edit.time,
     )
+
+
+def changes_sources(record: Record) -> bool:
+    """Does it change what is known of the data sources of its node?"""
+    event = record.event
+    if isinstance(event, ArrayWritten):
+        return event.structure is not None
+    return isinstance(event, ArrayReferenced | AssetDeleted | PartWritten)
 
 
 class ContainerTail:
@@ -123,7 +132,7 @@ class DataTail:
                 if event.structure != self.data_sources[0].structure:
                     first = msgspec.structs.replace(self.data_sources[0], structure=event.structure)
                     self.data_sources = (first, *self.data_sources[1:])
-            elif isinstance(event, ArrayReferenced):
+            elif isinstance(event, ArrayReferenced | AssetDeleted):
                 new = event.data_source
                 self.data_sources = tuple(new if d.id == new.id else d for d in self.data_sources)
             self.cursor = record.sequence

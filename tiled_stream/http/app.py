@@ -24,7 +24,6 @@ from . import (
     search,
     stream,
     tables,
-    unsupported,
     validate,
     zarr,
 )
@@ -61,7 +60,6 @@ def create_app(
         *stream.ROUTES,
         *metrics.ROUTES,
         *validate.ROUTES,
-        *unsupported.ROUTES,
     ]
     application = Litestar(
         route_handlers=[

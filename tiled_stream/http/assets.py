@@ -13,11 +13,12 @@ from mimetypes import guess_type
 from typing import Any
 
 import orjson
-from litestar import Request, get, post, put
+from litestar import Request, delete, get, post, put
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 
-from ..domain.errors import Malformed
+from ..domain.commands import DeleteAsset
+from ..domain.errors import Forbidden, Malformed
 from ..query.read_assets import OpenAsset
 from ..wire.bodies import parse_create, parse_data_source, told_mimetypes
 from .answers import answer, data_tag, not_modified, null
@@ -58,7 +59,7 @@ async def put_data_source(request: Connection) -> ASGIResponse:
 @get("/asset/bytes/{path:path}", opt={"scopes": ("read:data",)})
 async def get_bytes(request: Connection) -> ASGIResponse:
     """A file of a node, or a `Range` of it; of a directory the file at `relative_path`."""
-    edge, query = edge_of(request), Query(request.scope)
+    edge, query = _exposing(request), Query(request.scope)
     asset = await edge.reader.asset(await edge.browse.resolve(keys_of(request)), _id(query))
     file = await edge.reader.files.assets.open(asset, query.get("relative_path"))
     response = _answer(request.scope, file)
@@ -70,9 +71,23 @@ async def get_bytes(request: Connection) -> ASGIResponse:
 @get("/asset/manifest/{path:path}", opt={"scopes": ("read:data",)})
 async def get_manifest(request: Connection) -> ASGIResponse:
     """The files of a directory, as `relative_path` of `asset/bytes` takes them."""
-    edge: Edge = edge_of(request)
+    edge = _exposing(request)
     asset = await edge.reader.asset(await edge.browse.resolve(keys_of(request)), _id(Query(request.scope)))
     return await answer(request.scope, {"manifest": await edge.reader.files.assets.manifest(asset)})
+
+
+@delete("/asset/{path:path}", opt={"scopes": ("delete:node",)}, status_code=200)
+async def delete_asset(request: Connection) -> ASGIResponse:
+    """Take an asset from a node. Files of others stay; what this server keeps is deleted, if `external_only=false`."""
+    edge, query = _exposing(request), Query(request.scope)
+    keys = keys_of(request)
+    at = await edge.browse.resolve(keys)
+    is_ours = bool(at.node.data_sources) and at.node.data_sources[0].management != "external"
+    command = DeleteAsset(_id(query), external_only=query.flag("external_only", True))
+    # Nobody is told that data are gone while they are not.
+    await edge.writer.submit(keys, command, ack="persisted" if is_ours else ack_of(request.scope))
+    content = {"asset_deleted": True, "data_deleted": is_ours}
+    return ASGIResponse(body=orjson.dumps(content), media_type="application/json")
 
 
 class _FileResponse(ASGIStreamingResponse):
@@ -143,6 +158,13 @@ def _plain(name: str) -> str:
     return "".join(c for c in name if c.isprintable() and c not in '"\\')
 
 
+def _exposing(request: Connection) -> Edge:
+    edge = edge_of(request)
+    if not edge.settings.expose_raw_assets:
+        raise Forbidden("This server does not give out raw files (its setting 'expose_raw_assets' is false).")
+    return edge
+
+
 def _id(query: Query) -> int:
     id = query.integer("id", None)
     if id is None:
@@ -150,4 +172,4 @@ def _id(query: Query) -> int:
     return id
 
 
-ROUTES = [post_register, put_data_source, get_bytes, get_manifest]
+ROUTES = [post_register, put_data_source, get_bytes, get_manifest, delete_asset]

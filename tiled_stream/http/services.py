@@ -29,6 +29,7 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_bytesize_limit: int = 1 << 30
     send_timeout: float = 30.0
     metrics: bool = True
+    expose_raw_assets: bool = True
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from ..domain.commands import (
     AppendRows,
     Command,
     CreateChild,
+    DeleteAsset,
     DeleteNode,
     DeleteRevision,
     EndStream,
@@ -38,6 +39,7 @@ from ..domain.commands import (
 )
 from ..domain.decide import (
     array_of,
+    asset_deleted,
     block_written,
     data_source_updated,
     region_written,
@@ -146,7 +148,7 @@ class Writer:
                 return await self._write_table(path, command)
             case WritePart() | AppendPart():
                 return await self._write_part(path, command)
-            case PatchArray() | UpdateDataSource():
+            case PatchArray() | UpdateDataSource() | DeleteAsset():
                 return await self._grow(path, command)
             case CreateChild():
                 return await self._create(path, command)
@@ -194,7 +196,7 @@ class Writer:
 
         return await self._tried(path, step, is_exclusive=True)
 
-    async def _grow(self, path: tuple[str, ...], command: PatchArray | UpdateDataSource) -> tuple[NodeId, Accepted]:
+    async def _grow(self, path: tuple[str, ...], command: PatchArray | UpdateDataSource | DeleteAsset) -> tuple[NodeId, Accepted]:
         async def step(at: Located) -> tuple[NodeId, Accepted]:
             at = _data(at)
             body = b""
@@ -204,6 +206,8 @@ class Writer:
                 structure: Structure | None = written.structure or at.node.structure
                 expected = at.head if written.structure is not None else None
                 body = command.body
+            elif isinstance(command, DeleteAsset):
+                event, structure, expected = asset_deleted(at.node, command), at.node.structure, at.head
             else:
                 event = data_source_updated(at.node, command)
                 structure = command.data_source.structure

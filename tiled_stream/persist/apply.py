@@ -15,8 +15,8 @@ import msgspec
 
 from ..catalog.port import Catalog, CatalogBatch
 from ..domain.errors import Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
-from ..domain.events import ArrayReferenced, ArrayWritten, ChildDeleted, PartWritten, Record, RecordLost
-from ..domain.fold import DataTail
+from ..domain.events import ArrayWritten, AssetDeleted, ChildDeleted, PartWritten, Record, RecordLost
+from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import DataSource, Node, NodeId
 from ..domain.search import Page, Search
 from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure, TableStructure
@@ -103,6 +103,8 @@ class Apply:
         await self._to_arrays([w for w in work if isinstance(w.known.node.structure, ArrayStructure)])
         await self._to_parts([w for w in work if isinstance(w.known.node.structure, _PARTS)])
         await self._to_tables([w for w in work if isinstance(w.known.node.structure, TableStructure)])
+        emptied = [w.known.node for w in work if any(isinstance(r.event, AssetDeleted) for r in w.records)]
+        await self._delete_data([node for node in emptied if node.data_sources[0].management != "external"])
         if work:
             done += await self._to_catalog(work)
         return done
@@ -222,7 +224,7 @@ class Apply:
             self.forget([item.lease.node])  # somebody else was faster, or it was made in this very batch
             return
         item.known.watermark = watermark
-        if any(_changes_structure(r) for r in item.records):
+        if any(map(changes_sources, item.records)):
             tail = DataTail(item.known.node.data_sources, 0)
             tail.fold(item.records)
             item.known.node = msgspec.structs.replace(item.known.node, data_sources=tail.data_sources)
@@ -320,11 +322,6 @@ def _is_kept(record: Record) -> bool:
 
 def _is_part(record: Record) -> bool:
     return isinstance(record.event, PartWritten) and record.event.persist
-
-
-def _changes_structure(record: Record) -> bool:
-    event = record.event
-    return isinstance(event, ArrayReferenced | PartWritten) or (isinstance(event, ArrayWritten) and event.structure is not None)
 
 
 def _structure_after(node: Node, records: tuple[Record, ...]) -> ArrayStructure:

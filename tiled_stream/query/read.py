@@ -115,7 +115,7 @@ class DataReader:
 
     async def _column_of_lists(self, at: Located) -> Any:
         assert at.column is not None
-        table = await self.table(Located(at.node, at.path[:-1], at.head), columns=[at.column])
+        table = await self.table(Located(at.node, at.path[:-1], at.head, inside=at.inside), columns=[at.column])
         from ..wire.ragged import column_rows
 
         return await asyncio.to_thread(column_rows, table.column(at.column))
@@ -128,6 +128,7 @@ class DataReader:
             return numpy.ascontiguousarray((await self._column(at, at.column))[selection.index]).reshape(selection.shape)
         if _is_external(at.node):
             return await self.files.array(at, structure, selection)
+        _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
         await self._barrier.settle(at.node.id)
@@ -145,6 +146,7 @@ class DataReader:
             raise Malformed("A partition is a non-negative integer.")
         if _is_external(at.node):
             return await self.files.table(at, structure, columns=columns, partition=partition)
+        _check_there(at.node)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
         await self._barrier.settle(at.node.id)
@@ -176,6 +178,11 @@ class DataReader:
 
 def _is_external(node: Node) -> bool:
     return node.data_sources[0].management == "external"
+
+
+def _check_there(node: Node) -> None:
+    if not node.data_sources[0].assets:
+        raise NotFound(f"The data of {node.key!r} were deleted.")
 
 
 def _wrong_family(at: Located, wanted: str) -> NotFound:

@@ -207,6 +207,7 @@ def _edge_settings(settings: Settings) -> EdgeSettings:
         request_bytesize_limit=settings.request_bytesize_limit,
         send_timeout=settings.send_timeout_seconds,
         metrics=settings.metrics,
+        expose_raw_assets=settings.expose_raw_assets,
     )
 
 

@@ -220,7 +220,7 @@ _EDGE = (
     _understood("specs[].spec", str, _as_it_is),
     _refused("specs[].validator", str, f"specs are not validated here, but for {BLUESKY_RUN} on request. {_NO_CODE}"),
     _refused("reject_undeclared_specs", bool, "this version takes every spec; it can only be false.", False),
-    _refused("expose_raw_assets", bool, "this version cannot keep assets back; it can only be true.", True),
+    _used("expose_raw_assets", "expose_raw_assets"),
     _understood("routers", _TEXTS, _routers),
     _used("response_bytesize_limit", "response_bytesize_limit"),
     _harmless("exact_count_limit", int),

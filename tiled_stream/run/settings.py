@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_path: prefix under which a proxy serves this server, such as "/tiled"
     allow_origins: origins of web pages that may use this server (CORS)
     metrics: offer /api/v1/metrics
+    expose_raw_assets: give out registered files as they are, and let assets be deleted
     access_log: a line for each request
     log_level: "debug", "info", "warning" or "error"
     log_format: "console" for people, "json" for machines
@@ -136,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_path: str = ""
     allow_origins: tuple[str, ...] = ()
     metrics: bool = True
+    expose_raw_assets: bool = True
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"

@@ -15,14 +15,17 @@ from ..domain.errors import Gone, NotFound
 from ..domain.events import (
     ArrayReferenced,
     ArrayWritten,
+    AssetDeleted,
     ChildDeleted,
     ChildMetadataUpdated,
+    PartWritten,
     RevisionDeleted,
     RowsAppended,
     StreamEnded,
 )
 from ..domain.nodes import ROOT, Node, Spec
 from ..domain.search import Filter, Page, Search
+from ..domain.structures import RaggedStructure
 from .catalog_history import History
 from .catalog_search_contract import CatalogSearchContract, batch, created, keys, specified, updated
 from .factories import array_node, array_structure, container_node, table_node
@@ -170,6 +173,21 @@ class CatalogContract(CatalogSearchContract):
         await catalog.apply([batch(child.id, ArrayReferenced(source), StreamEnded(), after=2)])
         stored = await catalog.node(child.id)
         assert (stored.node.data_sources, stored.watermark) == ((source,), 4)
+        source = msgspec.structs.replace(source, assets=())
+        await catalog.apply([batch(child.id, AssetDeleted(source), after=4)])
+        stored = await catalog.node(child.id)
+        assert (stored.node.data_sources, stored.watermark) == ((source,), 5)
+
+    async def test_structures_follow_what_is_kept_in_parts(self, catalog: Catalog) -> None:
+        child = array_node("x")
+        before = RaggedStructure(array_structure().data_type, (2, None), 5, ((2,), None))
+        source = msgspec.structs.replace(child.data_sources[0], structure_family="ragged", structure=before)
+        child = msgspec.structs.replace(child, family="ragged", data_sources=(source,))
+        await catalog.apply([batch(ROOT, *created(child))])
+        after = msgspec.structs.replace(before, shape=(3, None), size=9, chunks=((2, 1), None))
+        await catalog.apply([batch(child.id, PartWritten((1, None), after, (2,), (1,)))])
+        stored = await catalog.node(child.id)
+        assert (stored.node.structure, stored.watermark) == (after, 1)
 
     async def test_other_records_only_move_the_watermark(self, catalog: Catalog) -> None:
         child = table_node("t")

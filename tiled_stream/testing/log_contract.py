@@ -49,6 +49,7 @@ def every_event() -> list[Event]:
         make.array_written((2, 3), block=(1, 0), persist=False),
         make.array_written((1, 3), offset=(4,), structure=structure),
         told.ArrayReferenced(source, (0,), (4, 3)),
+        told.AssetDeleted(source),
         make.rows_appended(3, partition=1),
         told.TableWritten(None, 9),
         told.StreamEnded(),

@@ -27,6 +27,7 @@ _INSERTION_ORDER = [{"key": "", "direction": 1}]
 class View(msgspec.Struct, frozen=True):
     """How a client wants to see nodes. `base_url` has no slash at its end; `fields` None means all.
 
+    `omit_sizes`: assets without their `size`, which old clients cannot take.
     `select_metadata` picks a part of the metadata (a compiled JMESPath).
     """
 
@@ -35,6 +36,7 @@ class View(msgspec.Struct, frozen=True):
     select_metadata: Callable[[Any], Any] | None = None
     include_data_sources: bool = False
     omit_links: bool = False
+    omit_sizes: bool = False
 
 
 def link_path(path: tuple[str, ...]) -> str:
@@ -98,6 +100,9 @@ def resource(
         attributes["sorting"] = _INSERTION_ORDER
     if view.include_data_sources and (wanted is None or "data_sources" in wanted):
         attributes["data_sources"] = [data_source_to_wire(s) for s in node.data_sources]
+        if view.omit_sizes:
+            for asset in (asset for source in attributes["data_sources"] for asset in source["assets"]):
+                del asset["size"]
     found = {"id": path[-1] if path else "", "attributes": attributes, "links": None, "meta": None}
     if not view.omit_links:
         bare = wanted is not None and not wanted
