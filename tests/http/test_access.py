@@ -90,8 +90,8 @@ async def test_the_header(nobody: httpx.AsyncClient, value: str, status: int) ->
     assert response.headers["content-type"] == "application/json"
 
 
-def test_a_server_without_a_key_knows_nobody() -> None:
-    assert not Access("", public=False).knows("")
+async def test_a_server_without_a_key_knows_nobody() -> None:
+    assert not await Access("", public=False).knows("")
 
 
 async def test_the_query_comes_before_the_header(nobody: httpx.AsyncClient) -> None:

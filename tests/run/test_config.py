@@ -23,6 +23,8 @@ ALL = sorted(KEYS.values(), key=lambda key: key.path)
 #: For what is not plain, a value that this server takes.
 TAKEN: dict[str, Any] = {
     "root_specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
+    "providers": [{"provider": "toy", "authenticator": "DictionaryAuthenticator", "args": {"users_to_passwords": {"a": "b"}}}],
+    "admins": [{"provider": "toy", "id": "a"}],
     "root_metadata": {"beamline": {"id": 7}},
     "root_path": "/tiled",
     "cache": "redis://localhost",
@@ -520,7 +522,8 @@ class TestSecrets:
     def test_are_not_in_the_log(self, config: Config, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         config.one("database.uri", "postgresql://u:hunter2@h/db").settings()
-        assert "database.uri" in caplog.text
+        config.one("streaming_cache.seq_ttl", 5).settings()
+        assert "streaming_cache.seq_ttl" in caplog.text
         assert "hunter2" not in caplog.text
 
     @pytest.mark.parametrize("key", ["a-b", "é", ""])

@@ -39,6 +39,7 @@ __all__ = [
     "Refused",
     "TiledStreamError",
     "TooLarge",
+    "TooOften",
     "Truncated",
     "Unauthenticated",
     "Unavailable",
@@ -108,6 +109,14 @@ class Unauthenticated(Refused):
     def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.scopes = scopes
+
+
+class TooOften(Refused):
+    """The same was tried too often; after `retry_after` seconds it may be tried again."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Forbidden(Refused):

@@ -14,8 +14,10 @@ from .._version import __version__
 from ..domain.search import FILTERS
 from ..wire.negotiate import ALIASES, FORMATS
 from .answers import answer
+from .auth import authentication_of
 from .params import API, base_url
-from .services import edge_of
+from .services import Edge, edge_of
+from .user_access import UserAccess
 
 __all__ = ["API_ROUTES", "ROOT_ROUTES"]
 
@@ -36,7 +38,7 @@ async def get_about(request: Connection) -> ASGIResponse:
         "formats": FORMATS,
         "aliases": ALIASES,
         "queries": FILTERS,
-        "authentication": {"required": not edge.settings.public, "providers": [], "links": None},
+        "authentication": _authentication(request, edge, url),
         "links": {"self": url, "documentation": url.removesuffix(API) + "/docs"},
         "meta": {"root_path": edge.settings.root_path + "/api", "server": "tiled_stream", "server_version": __version__},
     }
@@ -69,6 +71,13 @@ pre{{padding:1rem;background:#8882}}</style>
 client = from_uri("{escape(url)}", api_key="…")</pre>
 <p><a href="{escape(url.removesuffix(API))}/docs">API documentation</a></p></html>"""
     return ASGIResponse(body=page.encode(), media_type="text/html")
+
+
+def _authentication(request: Connection, edge: Edge, url: str) -> dict[str, Any]:
+    access = request.app.state["access"]
+    if isinstance(access, UserAccess):
+        return authentication_of(access, url)
+    return {"required": not edge.settings.public, "providers": [], "links": None}
 
 
 API_ROUTES = [get_about]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from ..accounts.model import ApiKey
 from ..domain.errors import Forbidden, Unauthenticated, Unsatisfiable
 from .params import Query, header
 
@@ -23,10 +24,12 @@ CSRF_COOKIE = "tiled_csrf"
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `name` is for logs."""
+    """Who asks. `name` is for logs; `uuid` is empty where there are no accounts; `key` is what the request showed."""
 
     name: str
     scopes: frozenset[str]
+    uuid: str = ""
+    key: ApiKey | None = None
 
 
 OWNER = Principal(
@@ -53,42 +56,49 @@ NOBODY = Principal("anon", frozenset())
 class Access:
     """Decides by one key. `public`: those without credentials may read."""
 
+    #: Are there accounts, with logins and keys of their own?
+    is_multi_user = False
+
     def __init__(self, api_key: str, *, public: bool) -> None:
         self._key = api_key.encode()
         self.public = public
 
-    def of_request(self, scope: Any) -> Principal:
+    async def of_request(self, scope: Any) -> Principal:
         """By query, header or cookie, in this order. `Unauthenticated` for a wrong key, even if the server is public."""
         if b"api_key" in scope["query_string"]:
             key = Query(scope).get("api_key")
             if key is not None:
-                return self.of_key(key)
+                return await self.of_key(key)
         authorization = header(scope, b"authorization")
         if authorization is not None:
-            return self.of_header(authorization)
+            return await self.of_header(authorization)
         cookies = _cookies(scope)
         if KEY_COOKIE in cookies:
-            principal = self.of_key(cookies[KEY_COOKIE])
+            principal = await self.of_key(cookies[KEY_COOKIE])
             _check_csrf(scope, cookies)
             return principal
         return ANONYMOUS if self.public else NOBODY
 
-    def of_header(self, authorization: str) -> Principal:
-        """`Apikey K`, the scheme in any case."""
+    async def of_header(self, authorization: str) -> Principal:
+        """`Apikey K` or `Bearer T`, the scheme in any case."""
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "apikey" and value.strip():
-            return self.of_key(value.strip())
+            return await self.of_key(value.strip())
         if scheme.lower() == "bearer":
-            raise Unauthenticated("Could not validate credentials: this server takes an API key, 'Authorization: Apikey …'.")
+            return await self.of_token(value.strip())
         raise Unsatisfiable("The Authorization header must be of the form 'Apikey SECRET'.")
 
-    def of_key(self, key: str) -> Principal:
+    async def of_token(self, token: str) -> Principal:
+        """Whose token it is; here there are none: `Unauthenticated`."""
+        raise Unauthenticated("Could not validate credentials: this server takes an API key, 'Authorization: Apikey …'.")
+
+    async def of_key(self, key: str) -> Principal:
         """The owner, or `Unauthenticated`."""
-        if self.knows(key):
+        if await self.knows(key):
             return OWNER
         raise Unauthenticated("Invalid API key")
 
-    def knows(self, key: str) -> bool:
+    async def knows(self, key: str) -> bool:
         """Is it the key? Takes as long for a wrong one."""
         return bool(self._key) and hmac.compare_digest(key.encode(), self._key)
 
@@ -108,7 +118,7 @@ async def guard(request: Request[Any, Any, Any]) -> None:
     needed = request.route_handler.opt["scopes"]
     if not needed:
         return
-    principal = request.app.state["access"].of_request(scope)
+    principal = await request.app.state["access"].of_request(scope)
     scope["state"]["principal"] = principal
     check_scopes(principal, needed)
 

@@ -13,6 +13,7 @@ from . import (
     about,
     arrays,
     assets,
+    auth,
     awkward,
     containers,
     docs,
@@ -39,15 +40,21 @@ Hook = Callable[[], Awaitable[None]]
 
 
 def create_app(
-    services: Services, settings: EdgeSettings, *, on_startup: Sequence[Hook] = (), on_shutdown: Sequence[Hook] = ()
+    services: Services,
+    settings: EdgeSettings,
+    *,
+    access: Access | None = None,
+    on_startup: Sequence[Hook] = (),
+    on_shutdown: Sequence[Hook] = (),
 ) -> Shell:
-    """The ASGI application over these services."""
+    """The ASGI application over these services. Without `access`: that of the one key in the settings."""
     edge = Edge(services, settings)
-    access = Access(settings.api_key, public=settings.public)
+    access = access or Access(settings.api_key, public=settings.public)
     figures = metrics.Metrics(edge) if settings.metrics else None
     api_routes: list[Any] = [
         *about.API_ROUTES,
         *metadata.ROUTES,
+        *(auth.ROUTES if access.is_multi_user else ()),
         *revisions.ROUTES,
         *assets.ROUTES,
         *search.ROUTES,

@@ -33,6 +33,7 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
     errors.TooLarge: (400, 4400),
     errors.Unauthenticated: (401, 4003),
     errors.Forbidden: (403, 4003),
+    errors.TooOften: (429, 1013),
     errors.Refused: (400, 4400),
     errors.LeaseLost: (503, 1013),
     errors.Unavailable: (503, 1013),
@@ -58,7 +59,7 @@ def error_headers(error: errors.TiledStreamError) -> dict[str, str]:
     if isinstance(error, errors.Unauthenticated):
         scopes = f' scope="{" ".join(error.scopes)}"' if error.scopes else ""
         return {"WWW-Authenticate": f"Bearer{scopes}"}
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.TooOften):
         return {"Retry-After": str(max(1, round(error.retry_after)))}
     return {}
 

@@ -89,27 +89,32 @@ class _Exchange:
                 *message["headers"],
                 (b"x-tiled-request-id", self._scope["state"]["request_id"].encode()),
                 (b"server-timing", b"app;dur=%.1f" % milliseconds),
-                *self._cookies(),
+                *(await self._cookies()),
             ]
         elif message["type"] == "http.response.body":
             self._size += len(message.get("body", b""))
         await self._send(message)
 
-    def _cookies(self) -> list[tuple[bytes, bytes]]:
+    async def _cookies(self) -> list[tuple[bytes, bytes]]:
         """A browser that brings the key in a link gets it as a cookie, and a token against forged requests.
 
         Only the right key: a wrong one would spoil what comes later. Scripts of our own pages must be able to read the token.
         """
+        token = f"{CSRF_COOKIE}={secrets.token_urlsafe(32)}; Path=/; SameSite=lax" + (
+            "; Secure" if _is_secure(self._scope) else ""
+        )
+        has_token = CSRF_COOKIE in (header(self._scope, b"cookie") or "")
+        # Clients that log in show the token when they refresh or end a session.
+        cookies = [(b"set-cookie", token.encode())] if self._shell.access.is_multi_user and not has_token else []
         if b"api_key=" not in self._scope["query_string"]:
-            return []
+            return cookies
         key = Query(self._scope).get("api_key")
-        if not key or not key.isalnum() or not self._shell.access.knows(key):
-            return []
+        if not key or not key.isalnum() or not await self._shell.access.knows(key):
+            return cookies
+        if not has_token and not cookies:
+            cookies = [(b"set-cookie", token.encode())]
         end = "Path=/; SameSite=lax" + ("; Secure" if _is_secure(self._scope) else "")
-        cookies = [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; {end}".encode())]
-        if CSRF_COOKIE not in (header(self._scope, b"cookie") or ""):
-            cookies.append((b"set-cookie", f"{CSRF_COOKIE}={secrets.token_urlsafe(32)}; {end}".encode()))
-        return cookies
+        return [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; {end}".encode()), *cookies]
 
     def _log(self, seconds: float) -> None:
         principal = self._scope["state"].get("principal")

@@ -137,7 +137,7 @@ class _Socket:
         await self._receive()  # websocket.connect
         try:
             wanted = self._wanted()
-            principal = self._principal()
+            principal = await self._principal()
             if self._edge.hub.is_draining:
                 raise Unavailable("This server is stopping; connect again.")
             live = None if principal is None else await self._subscribed(principal, wanted)
@@ -185,13 +185,14 @@ class _Socket:
             raise Malformed(f"'envelope_format' is json or msgpack, not {envelope!r}.")
         return _Wanted(keys[len(_PLACE) :], "json" if envelope == "json" else "msgpack", after)
 
-    def _principal(self) -> Principal | None:
+    async def _principal(self) -> Principal | None:
         """Who asks, by header or token; None: they must say so in their first message. Cookies and `api_key=` do not count."""
         authorization = header(self._scope, b"authorization")
         if authorization is not None:
-            return self._access.of_header(authorization)
-        if b"access_token=" in self._scope["query_string"]:
-            raise Unauthenticated("Could not validate credentials: this server takes an API key.")
+            return await self._access.of_header(authorization)
+        token = Query(self._scope).get("access_token") if b"access_token=" in self._scope["query_string"] else None
+        if token is not None:
+            return await self._access.of_token(token)
         return self._access.without_credentials()
 
     async def _subscribed(self, principal: Principal, wanted: _Wanted) -> _Live:
@@ -224,10 +225,12 @@ class _Socket:
             raise _Closed(4001, "The first message must be an authentication") from None
         if not isinstance(given, dict) or given.get("type") != "auth":
             raise _Closed(4001, "The first message must be an authentication")
-        key = given.get("api_key")
+        key, token = given.get("api_key"), given.get("access_token")
+        if isinstance(token, str):
+            return await self._access.of_token(token)
         if not isinstance(key, str):
             raise Unauthenticated("Invalid API key")
-        return self._access.of_key(key)
+        return await self._access.of_key(key)
 
     async def _follow(self, live: _Live) -> None:
         """Send and listen until one of them ends. Returns if the client left."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,12 +17,18 @@ from pathlib import Path
 from typing import Any, TypedDict
 from uuid import uuid4
 
+from ..accounts.database import database_at
+from ..accounts.providers import AuthenticatorError, providers_of
+from ..accounts.store import Accounts
+from ..accounts.tokens import Tokens
 from ..broadcast.hub import Hub
 from ..domain.errors import Unavailable
 from ..domain.nodes import ROOT, Spec
+from ..http.access import Access
 from ..http.app import create_app
 from ..http.services import EdgeSettings, Services
 from ..http.shell import Shell
+from ..http.user_access import UserAccess
 from ..ingest.deletion import Deletion
 from ..ingest.writer import Writer
 from ..log.port import Retention
@@ -37,7 +44,7 @@ from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 __all__ = ["Assembly", "assembled"]
 
@@ -94,7 +101,8 @@ class Assembly:
             ready=self.check_ready,
             stats=self.stats,
         )
-        self.app: Shell = create_app(self.services, _edge_settings(settings))
+        self.access = _access(settings)
+        self.app: Shell = create_app(self.services, _edge_settings(settings), access=self.access)
 
     async def start(self) -> None:
         """Begin to persist, unless other processes do."""
@@ -190,11 +198,36 @@ async def assembled(
         root = (await engines.catalog.node(ROOT)).node
         await engines.log.bind(f"{root.time_created!r}")
         assembly = Assembly(settings, places, engines)
+        if isinstance(assembly.access, UserAccess):
+            stack.push_async_callback(assembly.access.accounts.close)
+            await assembly.access.accounts.open()
+            for admin in settings.admins:
+                await assembly.access.accounts.make_admin(str(admin["provider"]), str(admin["id"]), now=time.time())
+            stack.push_async_callback(assembly.access.close)
+            await assembly.access.open()
         stack.push_async_callback(assembly.files.close)
         stack.push_async_callback(assembly.finish)  # also if starting is cut short: the persister runs by then
         await assembly.start()
         stack.push_async_callback(assembly.drain)
         yield assembly
+
+
+def _access(settings: Settings) -> Access | None:
+    """Of many, if there are providers; None: of one key."""
+    if not settings.providers:
+        return None
+    try:
+        providers = providers_of(settings.providers)
+    except AuthenticatorError as error:
+        raise SettingsError(f"authentication.providers: {error}") from None
+    tokens = Tokens(
+        settings.secret_keys or (secrets.token_hex(32),),
+        access_seconds=settings.access_token_seconds,
+        refresh_seconds=settings.refresh_token_seconds,
+    )
+    # Accounts in memory are made anew at each start.
+    accounts = Accounts(database_at(settings.accounts or "sqlite://"), init=settings.accounts_init or not settings.accounts)
+    return UserAccess(accounts, tokens, providers, public=settings.public, session_seconds=settings.session_seconds)
 
 
 def _edge_settings(settings: Settings) -> EdgeSettings:

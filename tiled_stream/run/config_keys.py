@@ -35,7 +35,7 @@ _ROUTERS = ("bluesky_tiled_plugins.routers.validator:router",)
 #: What the reference server calls its catalog.
 _CATALOGS = ("catalog", "tiled.catalog:from_uri")
 
-_NO_ACCOUNTS = "there are no user accounts in this version: one key (authentication.single_user_api_key), or anonymous reading."
+_NO_POLICIES = "there are no access policies in this version: who may read, reads everything."
 _NO_TLS = "this server speaks plain HTTP; let a proxy in front of it do TLS."
 _NO_CODE = "Python objects from outside are not loaded by this version; take the key out."
 
@@ -72,6 +72,17 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     take: Callable[[Any], Any] = _as_it_is
     why: str = ""
     asks_nothing: tuple[Any, ...] = ()
+
+
+class _Provider(msgspec.Struct, forbid_unknown_fields=True):
+    provider: str
+    authenticator: str
+    args: dict[str, Any] = {}
+
+
+class _Identity(msgspec.Struct, forbid_unknown_fields=True):
+    provider: str
+    id: str
 
 
 class _RootSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,6 +159,10 @@ def _tree_path(value: str) -> None:
         raise Unfit("this version serves its tree at '/' only; for a prefix in front of everything, use uvicorn.root_path.")
 
 
+def _plain(entries: tuple[msgspec.Struct, ...]) -> tuple[dict[str, Any], ...]:
+    return tuple(msgspec.to_builtins(entry) for entry in entries)
+
+
 #: Settings whose values need more than a check of their type, wherever they are given.
 _TAKES: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "api_key": (_api_key, str),
@@ -155,6 +170,8 @@ _TAKES: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "cache_sentinels": (_sentinels, tuple[str | tuple[str, int], ...]),
     "root_path": (_root_path, str),
     "root_specs": (_root_specs, tuple[_RootSpec, ...]),
+    "providers": (_plain, tuple[_Provider, ...]),
+    "admins": (_plain, tuple[_Identity, ...]),
 }
 
 
@@ -183,7 +200,7 @@ _CATALOG = (
     _used("catalog.readable_storage", "read"),
     _used("catalog.init_if_not_exists", "init"),
     _refused("catalog.adapters_by_mimetype", dict[str, str], _NO_CODE, {}),
-    _refused("catalog.top_level_access_tags", _TEXTS, f"access tags restrict nobody here: {_NO_ACCOUNTS}", ()),
+    _refused("catalog.top_level_access_tags", _TEXTS, f"access tags restrict nobody here: {_NO_POLICIES}", ()),
     _refused("catalog.mount_node", str | _TEXTS, "this version serves the whole tree; take it out.", "", "/", ()),
     _used("catalog.catalog_pool_size", "catalog_pool_size"),
     _used("catalog.storage_pool_size", "storage_pool_size"),
@@ -200,18 +217,18 @@ _CATALOG = (
 _ACCESS = (
     _used("authentication.single_user_api_key", "api_key"),
     _used("authentication.allow_anonymous_access", "public"),
-    _refused("authentication.providers", Any, _NO_ACCOUNTS, []),
-    _refused("authentication.tiled_admins", Any, _NO_ACCOUNTS, []),
-    _harmless("authentication.secret_keys", _TEXTS),
-    _harmless("authentication.access_token_max_age", float | str),
-    _harmless("authentication.refresh_token_max_age", float | str),
-    _harmless("authentication.session_max_age", float | str),
-    _harmless("database.uri", str),
-    _harmless("database.init_if_not_exists", bool),
+    _used("authentication.providers", "providers"),
+    _used("authentication.tiled_admins", "admins"),
+    _used("authentication.secret_keys", "secret_keys"),
+    _used("authentication.access_token_max_age", "access_token_seconds"),
+    _used("authentication.refresh_token_max_age", "refresh_token_seconds"),
+    _used("authentication.session_max_age", "session_seconds"),
+    _used("database.uri", "accounts"),
+    _used("database.init_if_not_exists", "accounts_init"),
     _harmless("database.pool_pre_ping", bool),
     _harmless("database.pool_size", int),
     _harmless("database.max_overflow", int),
-    _refused("access_control", Any, f"access policies are not in this version; {_NO_ACCOUNTS}"),
+    _refused("access_control", Any, _NO_POLICIES),
     _used("allow_origins", "allow_origins"),
 )
 _EDGE = (

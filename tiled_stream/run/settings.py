@@ -42,7 +42,7 @@ _ABOVE_ZERO = (
 )
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
 #: What the environment cannot say: structured values.
-_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs")
+_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "providers", "admins")
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -69,6 +69,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_specs: specs of the root when the catalog is made: objects with `name` and `version`
     api_key: the single user's key, letters and digits; empty: a random one
     public: anybody may read
+    providers: who checks passwords: objects with `provider` (a name), `authenticator` (a class) and `args`; with them there are
+        accounts, and no single key
+    admins: identities with the role admin: objects with `provider` and `id`
+    secret_keys: sign tokens; the first one signs, all of them are accepted; empty: a random one
+    access_token_seconds: how long a token is good
+    refresh_token_seconds: how long a token for new tokens is good
+    session_seconds: how long a login lasts
+    accounts: database of the accounts: ``sqlite:///PATH`` or ``postgresql://``; empty: in memory
+    accounts_init: make the tables of the accounts if they are missing
     host: address to listen on
     port: port to listen on; 0: any free one
     cache: where the log lives: "auto" (memory with `temp`, else a file beside the catalog), "memory", "local", or a
@@ -113,6 +122,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_specs: tuple[dict[str, Any], ...] = ()
     api_key: str = ""
     public: bool = False
+    providers: tuple[dict[str, Any], ...] = ()
+    admins: tuple[dict[str, str], ...] = ()
+    secret_keys: tuple[str, ...] = ()
+    access_token_seconds: float = 15 * 60.0
+    refresh_token_seconds: float = 7 * 24 * 3600.0
+    session_seconds: float = 365 * 24 * 3600.0
+    accounts: str = ""
+    accounts_init: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     cache: str = "auto"
@@ -152,6 +169,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("'root_path' begins with a slash and does not end with one, as in /tiled.")
         self._check_ranges()
         self._check_cache()
+        if self.providers and self.api_key:
+            raise SettingsError("With 'providers' there are accounts, each with keys of its own: take 'api_key' out.")
         if self.scalable:
             self._check_scalable()
 
@@ -159,12 +178,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Without the secrets."""
         shown: dict[str, Any] = {f: getattr(self, f) for f in self.__struct_fields__}
         shown |= {"api_key": "***", "cache_password": "***", "cache": redacted(self.cache)}
+        shown |= {"providers": "***", "secret_keys": "***", "accounts": redacted(self.accounts)}
         shown |= {"catalog": self.catalog and redacted(self.catalog), "write": tuple(map(redacted, self.write))}
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
     def with_key(self) -> Settings:
         """The same with a random key if none was given."""
-        return self if self.api_key else msgspec.structs.replace(self, api_key=secrets.token_hex(32))
+        return self if self.api_key or self.providers else msgspec.structs.replace(self, api_key=secrets.token_hex(32))
 
     def _check_ranges(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -205,7 +225,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_scalable(self) -> None:
         """Each refusal with its reason and its cure."""
-        if not self.api_key:
+        if self.providers and not (self.secret_keys and _is_postgres(self.accounts)):
+            raise SettingsError(
+                "--scalable: several processes must share 'secret_keys', and a database of accounts: postgresql://USER@HOST/DATABASE."
+            )
+        if not self.api_key and not self.providers:
             raise SettingsError("--scalable: several processes must share one API key; give it with --api-key.")
         if not _is_postgres(self.catalog):
             raise SettingsError(

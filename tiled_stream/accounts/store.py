@@ -1,0 +1,242 @@
+"""The accounts of a deployment: who there is, who is logged in, which keys there are.
+
+What must stay true: of a key only its SHA-256 digest is kept (it is 36 random bytes, so nothing slower is needed; passwords are
+not kept here at all); one that was revoked or has expired is no key. Times come from the caller's clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib import resources
+from typing import Any, Literal
+from uuid import uuid4
+
+import orjson
+
+from ..domain.errors import NotFound, Unavailable, Unsatisfiable
+from .database import Connection, Database
+from .model import Account, ApiKey, Identity, Session
+
+__all__ = ["MAX_KEYS", "MAX_SESSIONS", "Accounts", "digest_of"]
+
+#: Keys, and sessions that have not ended, that one principal may have.
+MAX_KEYS = 100
+MAX_SESSIONS = 200
+_VERSION = 1
+_KEY_BYTES = 36
+_KEY_COLUMNS = "first_eight, principal, scopes, expires, note, access_tags, latest_activity"
+
+
+def digest_of(secret: str) -> str:
+    """By which a key is found."""
+    return sha256(secret.encode()).hexdigest()
+
+
+class Accounts:
+    """`init`: make the tables if they are missing."""
+
+    def __init__(self, database: Database, *, init: bool) -> None:
+        self._database = database
+        self._init = init
+
+    async def open(self) -> None:
+        """`Unavailable` with the cure if the database cannot be used, was never initialised, or is of a newer version."""
+        await self._database.open()
+        try:
+            version = await self._version()
+            if version is None and self._init:
+                await self._make()
+            elif version is None:
+                raise Unavailable(
+                    "The database of accounts is not initialised: run `tiled-stream admin initialize-database URI`, or set "
+                    "database.init_if_not_exists."
+                )
+            elif version > _VERSION:
+                raise Unavailable(f"The database of accounts is of a newer version ({version}); upgrade tiled_stream to use it.")
+        except BaseException:
+            await self._database.close()
+            raise
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await self._database.close()
+
+    async def log_in(self, provider: str, id: str, *, now: float) -> Account:
+        """Whoever a provider says that it is; a new one becomes a user."""
+        async with self._database.transaction() as db:
+            uuid = await _principal_of(db, provider, id) or await _new_principal(db, "user", "user", (provider, id), now)
+            await db.run("UPDATE identities SET latest_login = ? WHERE provider = ? AND id = ?", now, provider, id)
+            return await _account(db, uuid)
+
+    async def make_admin(self, provider: str, id: str, *, now: float) -> None:
+        """Give the role, to one who never logged in too. Idempotent."""
+        async with self._database.transaction() as db:
+            uuid = await _principal_of(db, provider, id) or await _new_principal(db, "user", "user", (provider, id), now)
+            roles = (await _account(db, uuid)).roles
+            if "admin" not in roles:
+                await db.run("UPDATE principals SET roles = ? WHERE uuid = ?", _json([*roles, "admin"]), uuid)
+
+    async def create_service(self, role: str, *, now: float) -> Account:
+        """A principal that nobody logs in as."""
+        async with self._database.transaction() as db:
+            return await _account(db, await _new_principal(db, "service", role, None, now))
+
+    async def account(self, uuid: str) -> Account:
+        """`NotFound`."""
+        async with self._database.transaction() as db:
+            return await _account(db, uuid)
+
+    async def accounts(self, *, offset: int, limit: int) -> list[Account]:
+        """In order of creation."""
+        async with self._database.transaction() as db:
+            rows = await db.rows("SELECT uuid FROM principals ORDER BY created, uuid LIMIT ? OFFSET ?", limit, offset)
+            return [await _account(db, row[0]) for row in rows]
+
+    async def begin_session(self, principal: str, *, now: float, seconds: float) -> Session:
+        """`Unsatisfiable` if there are too many."""
+        session = Session(uuid4().hex, principal, now + seconds)
+        async with self._database.transaction() as db:
+            alive = "SELECT COUNT(*) FROM sessions WHERE principal = ? AND revoked = 0 AND expires > ?"
+            if (await db.rows(alive, principal, now))[0][0] >= MAX_SESSIONS:
+                raise Unsatisfiable(f"There are {MAX_SESSIONS} sessions already; revoke some first.")
+            insert = "INSERT INTO sessions (uuid, principal, created, expires, revoked, state) VALUES (?, ?, ?, ?, 0, ?)"
+            await db.run(insert, session.uuid, principal, now, session.expires, _json(session.state))
+        return session
+
+    async def session(self, uuid: str) -> Session:
+        """`NotFound`."""
+        async with self._database.transaction() as db:
+            found = await _sessions(db, "uuid = ?", uuid)
+        if not found:
+            raise NotFound("There is no such session.")
+        return found[0]
+
+    async def sessions(self, principal: str) -> list[Session]:
+        """Of a principal, the revoked ones too."""
+        async with self._database.transaction() as db:
+            return await _sessions(db, "principal = ?", principal)
+
+    async def revoke_session(self, uuid: str) -> None:
+        """Idempotent."""
+        async with self._database.transaction() as db:
+            await db.run("UPDATE sessions SET revoked = 1 WHERE uuid = ?", uuid)
+
+    async def create_key(
+        self,
+        principal: str,
+        *,
+        scopes: Sequence[str],
+        now: float,
+        seconds: float | None = None,
+        note: str | None = None,
+        access_tags: Sequence[str] | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A key and its secret, which is told this once. `Unsatisfiable` if there are too many."""
+        secret = secrets.token_hex(_KEY_BYTES)
+        tags = None if access_tags is None else tuple(access_tags)
+        key = ApiKey(secret[:8], principal, tuple(scopes), None if seconds is None else now + seconds, note, tags)
+        async with self._database.transaction() as db:
+            await db.run("DELETE FROM api_keys WHERE principal = ? AND expires IS NOT NULL AND expires <= ?", principal, now)
+            if (await db.rows("SELECT COUNT(*) FROM api_keys WHERE principal = ?", principal))[0][0] >= MAX_KEYS:
+                raise Unsatisfiable(f"There are {MAX_KEYS} API keys already; revoke some first.")
+            await db.run(
+                "INSERT INTO api_keys (digest, first_eight, principal, created, expires, note, scopes, access_tags) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                digest_of(secret),
+                key.first_eight,
+                principal,
+                now,
+                key.expires,
+                note,
+                _json(key.scopes),
+                None if tags is None else _json(tags),
+            )
+        return key, secret
+
+    async def key(self, secret: str, *, now: float) -> tuple[ApiKey, Account] | None:
+        """The key of this secret and whose it is; None if there is none, or no more."""
+        async with self._database.transaction() as db:
+            rows = await db.rows(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE digest = ?", digest_of(secret))
+            key = _key(rows[0]) if rows else None
+            if key is None or (key.expires is not None and key.expires <= now):
+                return None
+            return key, await _account(db, key.principal)
+
+    async def keys(self, principal: str, *, now: float) -> list[ApiKey]:
+        """Of a principal, those that count."""
+        where = "principal = ? AND (expires IS NULL OR expires > ?) ORDER BY created"
+        async with self._database.transaction() as db:
+            rows = await db.rows(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE {where}", principal, now)
+        return [_key(row) for row in rows]
+
+    async def revoke_key(self, principal: str, first_eight: str) -> None:
+        """`NotFound` if the principal has no such key."""
+        async with self._database.transaction() as db:
+            if not await db.run("DELETE FROM api_keys WHERE principal = ? AND first_eight = ?", principal, first_eight):
+                raise NotFound(f"There is no API key that begins with {first_eight!r}.")
+
+    async def used(self, principals: dict[str, float], keys: dict[tuple[str, str], float]) -> None:
+        """Remember when principals, and keys by principal and first eight, were last active."""
+        async with self._database.transaction() as db:
+            for uuid, at in principals.items():
+                await db.run("UPDATE principals SET latest_activity = ? WHERE uuid = ?", at, uuid)
+            for (uuid, first_eight), at in keys.items():
+                sql = "UPDATE api_keys SET latest_activity = ? WHERE principal = ? AND first_eight = ?"
+                await db.run(sql, at, uuid, first_eight)
+
+    async def _version(self) -> int | None:
+        try:
+            async with self._database.transaction() as db:
+                return int((await db.rows("SELECT version FROM accounts_version"))[0][0])
+        except Exception as error:
+            # Each engine says in its own words that there is no such table.
+            if "accounts_version" in str(error):
+                return None
+            raise
+
+    async def _make(self) -> None:
+        text = resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
+        async with self._database.transaction() as db:
+            for statement in text.split(";\n"):
+                await db.run(statement)
+
+
+async def _principal_of(db: Connection, provider: str, id: str) -> str | None:
+    rows = await db.rows("SELECT principal FROM identities WHERE provider = ? AND id = ?", provider, id)
+    return str(rows[0][0]) if rows else None
+
+
+async def _new_principal(
+    db: Connection, kind: Literal["user", "service"], role: str, identity: tuple[str, str] | None, now: float
+) -> str:
+    uuid = uuid4().hex
+    await db.run("INSERT INTO principals (uuid, type, roles, created) VALUES (?, ?, ?, ?)", uuid, kind, _json([role]), now)
+    if identity is not None:
+        await db.run("INSERT INTO identities (provider, id, principal) VALUES (?, ?, ?)", *identity, uuid)
+    return uuid
+
+
+async def _account(db: Connection, uuid: str) -> Account:
+    rows = await db.rows("SELECT type, roles, latest_activity FROM principals WHERE uuid = ?", uuid)
+    if not rows:
+        raise NotFound("There is no such principal.")
+    kind, roles, activity = rows[0]
+    found = await db.rows("SELECT provider, id, latest_login FROM identities WHERE principal = ? ORDER BY provider, id", uuid)
+    return Account(uuid, kind, tuple(orjson.loads(roles)), tuple(Identity(*row) for row in found), activity)
+
+
+async def _sessions(db: Connection, where: str, *args: Any) -> list[Session]:
+    rows = await db.rows(f"SELECT uuid, principal, expires, revoked, state FROM sessions WHERE {where} ORDER BY created", *args)
+    return [Session(uuid, principal, expires, bool(gone), orjson.loads(state)) for uuid, principal, expires, gone, state in rows]
+
+
+def _key(row: Sequence[Any]) -> ApiKey:
+    first_eight, principal, scopes, expires, note, tags, activity = row
+    restricted = None if tags is None else tuple(orjson.loads(tags))
+    return ApiKey(first_eight, principal, tuple(orjson.loads(scopes)), expires, note, restricted, activity)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
