@@ -12,6 +12,7 @@ import PIL.Image
 import pyarrow
 import pytest
 import tifffile
+import xarray
 
 from tests.http.conftest import array_structure
 
@@ -158,3 +159,59 @@ class TestContainersAsHdf5:
             assert status == 400
             assert "?field=" in detail
             assert list(await hdf5(server, "/container/full/c?field=b")) == ["b"]
+
+
+class TestDatasets:
+    """Containers with the spec `xarray_dataset`."""
+
+    @pytest.fixture
+    async def dataset(self, server: Any) -> Any:
+        await server.create("d", metadata={"attrs": {"title": "t"}}, specs=[{"name": "xarray_dataset"}])
+        for name, array, dims, role in (
+            ("temp", numpy.arange(6.0).reshape(2, 3), ["x", "y"], "xarray_data_var"),
+            ("flux", numpy.array([1.5, 2.5]), ["x"], "xarray_data_var"),
+            ("x", numpy.array([10, 20]), ["x"], "xarray_coord"),
+        ):
+            structure = {**array_structure(array, [[1] * array.shape[0], *([n] for n in array.shape[1:])]), "dims": dims}
+            source = {"structure_family": "array", "structure": structure}
+            metadata = {"attrs": {"unit": "K"}}
+            await server.create(f"d/{name}", "array", data_sources=[source], specs=[{"name": role}], metadata=metadata)
+            await server.ok("PUT", f"/array/full/d/{name}", content=array.tobytes())
+        await server.table("d/else", pyarrow.table({"n": [1]}))
+        return server
+
+    async def test_as_one_table(self, dataset: Any) -> None:
+        arrow = {"Accept": "application/vnd.apache.arrow.file"}
+        body = await fetched(dataset, "/container/full/d?field=flux&field=x", headers=arrow)
+        assert pyarrow.ipc.open_file(body).read_all().to_pydict() == {"flux": [1.5, 2.5], "x": [10, 20]}
+        assert await dataset.ok("GET", "/container/full/d?format=json") == {
+            "x": [10, 10, 10, 20, 20, 20],
+            "y": [0, 1, 2, 0, 1, 2],
+            "temp": [0, 1, 2, 3, 4, 5],
+            "flux": [1.5, 1.5, 1.5, 2.5, 2.5, 2.5],
+        }
+        assert (await fetched(dataset, "/container/full/d?format=csv&field=flux")).decode() == "flux\n1.5\n2.5\n"
+        for name in ("parquet", "xlsx", "html", "txt"):
+            assert await fetched(dataset, f"/container/full/d?format={name}")
+
+    async def test_as_netcdf(self, dataset: Any, tmp_path: Any) -> None:
+        body = await fetched(dataset, "/container/full/d?format=nc")
+        (tmp_path / "d.nc").write_bytes(body)
+        with xarray.open_dataset(tmp_path / "d.nc", engine="h5netcdf") as found:
+            assert found["temp"].values.tolist() == [[0, 1, 2], [3, 4, 5]]
+            assert set(found.coords) == {"x"}
+            assert found.attrs == {"title": "t"}
+            assert found["flux"].attrs == {"unit": "K"}
+
+    async def test_as_hdf5_it_is_a_container(self, dataset: Any) -> None:
+        assert list(await hdf5(dataset, "/container/full/d")) == ["temp", "flux", "x", "else"]
+
+    async def test_a_grid_beyond_the_limit_is_refused_before_it_is_made(self, serve: Any) -> None:
+        async with serve(response_bytesize_limit=100_000) as server:
+            await server.create("d", specs=[{"name": "xarray_dataset"}])
+            for name in "ab":
+                array = numpy.zeros(1000, "u1")
+                source = {"structure_family": "array", "structure": {**array_structure(array), "dims": [name]}}
+                await server.create(f"d/{name}", "array", data_sources=[source])
+            assert (await server.refused("GET", "/container/full/d?format=arrow"))[0] == 400
+            assert len((await server.ok("GET", "/container/full/d?format=json&field=a"))["a"]) == 1000

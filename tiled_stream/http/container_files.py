@@ -1,4 +1,4 @@
-"""Whole containers as a file: HDF5.
+"""Whole containers as a file: HDF5, and netCDF of a dataset.
 
 The file grows on disk, nameless, and is sent from there: in memory there is never more than one piece of one array, or one table.
 What cannot be read (a type that nothing here reads, a file that is broken) is left out, and says so; what is only late is
@@ -22,7 +22,7 @@ from ..domain.errors import NotSupported, Refused, TooLarge
 from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure
 from ..nodes.repository import Located
-from ..wire.negotiate import HDF5
+from ..wire.negotiate import HDF5, NETCDF
 from ..wire.slabs import slabs
 from .answers import attachment, not_modified
 from .children import Budget, children
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FILES", "file_answer"]
 
 #: Media types that are made as files.
-FILES = (HDF5,)
+FILES = (HDF5, NETCDF)
 #: Bytes of an array that are copied at once.
 SLAB = 16 << 20
 _PIECE = 1 << 20
@@ -48,7 +48,10 @@ async def file_answer(
     """The container `at` with these children, in the format `media_type`."""
     file = await asyncio.to_thread(TemporaryFile)
     try:
-        await _Copy(edge, budget).run(file, at, below)
+        if media_type == HDF5:
+            await _Copy(edge, budget).run(file, at, below)
+        else:
+            await _copy_dataset(edge, file, at, below, budget)
         length, tag = await asyncio.to_thread(_measured, file)
     except BaseException:
         file.close()
@@ -127,10 +130,8 @@ class _Copy:
         dtype = to_numpy(structure.data_type)
         self._budget.spend(size(structure.shape) * dtype.itemsize)
         await asyncio.to_thread(out.declare, path, structure.shape, dtype, at.node.metadata)
-        for region in slabs(structure.chunks, max(1, dtype.itemsize), limit=SLAB):
-            selection = Selection(tuple(Along(start, 1, stop - start) for start, stop in region))
-            cells = await self._edge.reader.array(at, structure, selection)
-            await asyncio.to_thread(out.fill, path, tuple(slice(*ends) for ends in region), cells)
+        async for index, cells in _pieces_of(self._edge, at, structure):
+            await asyncio.to_thread(out.fill, path, index, cells)
 
     async def _buffers(
         self, out: Hdf5File, at: Located, path: tuple[str, ...], form: Any, length: int, buffers: dict[str, bytes]
@@ -138,6 +139,42 @@ class _Copy:
         self._budget.spend(sum(map(len, buffers.values())))
         metadata = {**at.node.metadata, "form": form, "length": length}
         await asyncio.to_thread(out.buffers, path, buffers, metadata)
+
+
+async def _copy_dataset(edge: Edge, file: BinaryIO, at: Located, below: list[Located], budget: Budget) -> None:
+    """The arrays of a dataset into a netCDF file, which stays open. `NotAcceptable` if they do not make one."""
+    from ..wire.export_dataset import dims_of, grid_of
+    from ..wire.export_netcdf import NetcdfFile, NetcdfVariable  # heavy, and few want it
+
+    arrays = [(child, child.node.structure) for child in below if isinstance(child.node.structure, ArrayStructure)]
+    grid = grid_of([(child.path[-1], dims_of(structure), structure.shape) for child, structure in arrays])
+    variables = []
+    for child, structure in arrays:
+        dtype = to_numpy(structure.data_type)
+        budget.spend(size(structure.shape) * dtype.itemsize)
+        is_coordinate = any(spec.name == "xarray_coord" for spec in child.node.specs)
+        variables.append(NetcdfVariable(child.path[-1], dims_of(structure), dtype, _attributes(child), is_coordinate))
+    out = await asyncio.to_thread(NetcdfFile, file)
+    try:
+        await asyncio.to_thread(out.declare, grid, variables, _attributes(at))
+        for child, structure in arrays:
+            async for index, cells in _pieces_of(edge, child, structure):
+                await asyncio.to_thread(out.fill, child.path[-1], index, cells)
+    finally:
+        await asyncio.to_thread(out.close)
+
+
+def _attributes(at: Located) -> dict[str, Any]:
+    """Those of xarray, which the client keeps below `attrs`."""
+    found = at.node.metadata.get("attrs")
+    return found if isinstance(found, dict) else {}
+
+
+async def _pieces_of(edge: Edge, at: Located, structure: ArrayStructure) -> Any:
+    """Places and cells of an array, one piece after the other."""
+    for region in slabs(structure.chunks, max(1, to_numpy(structure.data_type).itemsize), limit=SLAB):
+        selection = Selection(tuple(Along(start, 1, stop - start) for start, stop in region))
+        yield tuple(slice(*ends) for ends in region), await edge.reader.array(at, structure, selection)
 
 
 class _FileAnswer(ASGIStreamingResponse):

@@ -88,7 +88,8 @@ def _plain(flat: Array) -> Any:
     if flat.dtype.kind in "US":
         return flat.tolist()
     if flat.dtype.kind in "mM":
-        unit = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}.get(numpy.datetime_data(flat.dtype)[0])
+        days = "D" if flat.dtype.kind == "M" else "s"  # Arrow has no durations in days
+        unit = {"Y": "D", "M": "D", "W": days, "D": days, "h": "s", "m": "s"}.get(numpy.datetime_data(flat.dtype)[0])
         if unit is not None:
             return flat.astype(f"{flat.dtype.kind}8[{unit}]")
     if flat.dtype.kind == "f" and flat.dtype.itemsize > 8:

@@ -15,7 +15,7 @@ import pyarrow
 
 from ..domain.errors import NotAcceptable, NotSupported
 from .export_library import library
-from .hdf5_values import attributes_of, stored, stored_type, time_attributes
+from .hdf5_values import attributes_of, escaped, stored, stored_type, time_attributes
 from .table_columns import column_array, is_plain, plain_column
 from .tables import json_text
 
@@ -61,7 +61,7 @@ class Hdf5File:
         self.describe(path, metadata)
         group = self._file[_place(path)]
         for name, body in buffers.items():
-            group.create_dataset(_escaped(name), data=numpy.frombuffer(body, dtype=numpy.uint8))
+            group.create_dataset(escaped(name), data=numpy.frombuffer(body, dtype=numpy.uint8))
 
     def discard(self, path: Path) -> None:
         """Forget what was begun at `path`."""
@@ -76,16 +76,16 @@ class Hdf5File:
             thing.attrs[name] = value
 
     def _column(self, group: Any, name: str, column: pyarrow.ChunkedArray) -> None:
-        if _escaped(name) in group:
+        if escaped(name) in group:
             raise NotAcceptable(f"The column {name!r} has the same name in HDF5 as another; ask for fewer columns.")
         array = _array(column)
         if array is None:
             texts = [v if isinstance(v, str) else "" if v is None else json_text(v) for v in plain_column(column)]
             kind = library("h5py").string_dtype()
             clean = [text.replace("\0", "�") for text in texts]
-            group.create_dataset(_escaped(name), data=numpy.array(clean, dtype=object), shape=(len(texts),), dtype=kind)
+            group.create_dataset(escaped(name), data=numpy.array(clean, dtype=object), shape=(len(texts),), dtype=kind)
             return
-        made = group.create_dataset(_escaped(name), data=stored(array))
+        made = group.create_dataset(escaped(name), data=stored(array))
         self._describe(made, time_attributes(array.dtype))
 
 
@@ -123,9 +123,4 @@ def _is_number(kind: pyarrow.DataType) -> bool:
 
 
 def _place(path: Path) -> str:
-    return "/" + "/".join(map(_escaped, path))
-
-
-def _escaped(name: str) -> str:
-    """A slash would be a path, and a dot the group itself."""
-    return {".": "%2E", "..": "%2E%2E"}.get(name) or name.replace("/", "%2F").replace("\0", "�")
+    return "/" + "/".join(map(escaped, path))

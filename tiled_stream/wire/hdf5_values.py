@@ -15,7 +15,7 @@ import numpy
 from .arrays import valid_texts
 from .export_library import library
 
-__all__ = ["attributes_of", "stored", "stored_type", "time_attributes"]
+__all__ = ["attributes_of", "escaped", "stored", "stored_type", "time_attributes"]
 
 Array = numpy.ndarray[Any, Any]
 DType = numpy.dtype[Any]
@@ -81,6 +81,11 @@ def time_attributes(dtype: DType) -> dict[str, str]:
     if unit in _UNITS and count == 1:
         found["units"] = _UNITS[unit] + (" since 1970-01-01" if dtype.kind == "M" else "")
     return found
+
+
+def escaped(name: str) -> str:
+    """The name of a group or dataset: a slash would be a path, and a dot the group itself."""
+    return {".": "%2E", "..": "%2E%2E"}.get(name) or name.replace("/", "%2F").replace("\0", "�")
 
 
 def attributes_of(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "ragged": (_JSON, _ZIP, _ARROW, _PARQUET),
     "sparse": (_ARROW, _PARQUET, *_SHEETS, XLSX, _JSON, HDF5),
     BLUESKY_RUN: (JSON_SEQ,),
-    XARRAY_DATASET: (_ARROW, _PARQUET, *_SHEETS, XLSX, _JSON, HDF5),
+    XARRAY_DATASET: (_ARROW, _PARQUET, *_SHEETS, XLSX, _JSON, HDF5, NETCDF),
     XDI: (XDI_TEXT,),
 }
 #: The family that a spec says something about; on any other it means nothing here.
