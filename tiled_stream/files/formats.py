@@ -5,28 +5,32 @@ Every mimetype that can be registered stands in one of these tables and in docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from ..domain.errors import NotSupported, UnsupportedType
 from ..domain.structures import Family
 from .joined import JoinedArray
-from .port import ArrayReader, OpenArray, OpenTree, ReadTable, Source, TableReader
+from .port import ArrayReader, OpenArray, OpenTree, Reader, ReadTable, Source, TableReader
 from .trees import FileTree
 
 __all__ = [
     "ARRAYS",
+    "EXCEL",
     "RAW",
     "STACKS",
     "TABLES",
     "TREES",
     "array_opener",
     "check_mimetype",
+    "is_stack",
     "is_table",
     "is_tree",
     "open_array",
     "open_table",
     "open_tree",
+    "plain",
+    "reader_of",
 ]
 
 T = TypeVar("T")
@@ -154,57 +158,89 @@ TREES: dict[str, Callable[[], OpenTree]] = {
 RAW = ("application/octet-stream",)
 
 
-def check_mimetype(mimetype: str) -> None:
-    """`UnsupportedType` if nothing here knows what that is."""
-    known = {*ARRAYS, *STACKS, *TABLES, *TREES, *RAW}
-    if _plain(mimetype) not in known:
+def check_mimetype(mimetype: str, own: Collection[str] = ()) -> None:
+    """`UnsupportedType` if nothing here knows what that is; `own` are those that an operator has readers for."""
+    known = {*ARRAYS, *STACKS, *TABLES, *TREES, *RAW, *own}
+    if plain(mimetype) not in known:
         raise UnsupportedType(f"{mimetype!r} is not one of the types that this server can read: {', '.join(sorted(known))}.")
+
+
+def reader_of(mimetype: str) -> Reader | None:
+    """What reads a type that is known, as an operator would name it; None for one that is not."""
+    name = plain(mimetype)
+    arrays, tables, trees = STACKS.get(name) or ARRAYS.get(name), TABLES.get(name), TREES.get(name)
+    if arrays is None and tables is None and trees is None:
+        return None
+    return Reader(  # each loads its package with the first file
+        open_array=None if arrays is None else lambda source, path: _loaded(arrays, name)(source, path),
+        is_stack=name in STACKS,
+        read_table=None if tables is None else lambda source, path, columns: _loaded(tables, name)(source, path, columns),
+        open_tree=None if trees is None else lambda source, path: _loaded(trees, name)(source, path),
+    )
 
 
 def open_array(source: Source) -> ArrayReader:
     """`NotSupported` without a reader, or without the package that it needs."""
-    return JoinedArray(source, array_opener(source), is_stack=_plain(source.mimetype) in STACKS)
+    return JoinedArray(source, array_opener(source), is_stack=is_stack(source))
 
 
 def array_opener(source: Source) -> OpenArray:
     """What opens the files of an array, one by one. Errors as of `open_array`."""
-    mimetype = _plain(source.mimetype)
+    if source.reader is not None:
+        return _named(source.reader.open_array, source, "array")
+    mimetype = plain(source.mimetype)
     load = STACKS.get(mimetype) or ARRAYS.get(mimetype)
     if load is None:
         raise _no_reader(source.mimetype, "array")
     return _loaded(load, mimetype)
 
 
+def is_stack(source: Source) -> bool:
+    """Is each file of the array a frame?"""
+    return plain(source.mimetype) in STACKS if source.reader is None else source.reader.is_stack
+
+
 def is_table(source: Source) -> bool:
     """Can it be read as a table?"""
-    return _plain(source.mimetype) in TABLES
+    return plain(source.mimetype) in TABLES if source.reader is None else source.reader.read_table is not None
 
 
 def is_tree(source: Source) -> bool:
     """Can it be read as a container?"""
-    return _plain(source.mimetype) in TREES
+    return plain(source.mimetype) in TREES if source.reader is None else source.reader.open_tree is not None
 
 
 def open_table(source: Source) -> TableReader:
     """As `open_array`."""
-    load = TABLES.get(_plain(source.mimetype))
-    if load is None:
-        raise _no_reader(source.mimetype, "table")
     from .tables import FileTable  # pyarrow
 
+    if source.reader is not None:
+        return FileTable(source, _named(source.reader.read_table, source, "table"))
+    load = TABLES.get(plain(source.mimetype))
+    if load is None:
+        raise _no_reader(source.mimetype, "table")
     return FileTable(source, _loaded(load, source.mimetype))
 
 
 def open_tree(source: Source) -> FileTree:
     """As `open_array`."""
-    load = TREES.get(_plain(source.mimetype))
+    if source.reader is not None:
+        return FileTree(source, _named(source.reader.open_tree, source, "container"))
+    load = TREES.get(plain(source.mimetype))
     if load is None:
         raise _no_reader(source.mimetype, "container")
     return FileTree(source, _loaded(load, source.mimetype))
 
 
-def _plain(mimetype: str) -> str:
+def plain(mimetype: str) -> str:
+    """As it stands in the tables."""
     return mimetype.replace(" ", "").lower()
+
+
+def _named(function: T | None, source: Source, family: Family) -> T:
+    if function is None:
+        raise _no_reader(source.mimetype, family)
+    return function
 
 
 def _loaded(load: Callable[[], T], mimetype: str) -> T:

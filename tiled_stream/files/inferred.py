@@ -17,7 +17,7 @@ from ..domain.dtypes import from_numpy, to_numpy
 from ..domain.errors import NotFound, NotSupported
 from ..domain.structures import ArrayStructure
 from .blocks import blocks
-from .formats import STACKS, array_opener, is_table, is_tree, open_tree
+from .formats import array_opener, is_stack, is_table, is_tree, open_tree
 from .port import Damaged, Entry, Source
 from .reading import reading
 
@@ -42,7 +42,7 @@ def _array(source: Source) -> ArrayStructure:
         shape, dtype = file.shape, file.dtype
     data_type = from_numpy(dtype)
     to_numpy(data_type)
-    if source.mimetype in STACKS:
+    if is_stack(source):
         shape = (len(source.uris), *shape)
         chunks = ((1,) * len(source.uris), *blocks(shape[1:], None, dtype.itemsize))
     else:

@@ -11,7 +11,7 @@ reader does is checked by `testing/reader_contract.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +38,7 @@ __all__ = [
     "OpenArray",
     "OpenTree",
     "ReadTable",
+    "Reader",
     "Source",
     "TableReader",
     "Tree",
@@ -61,6 +62,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     schema: of a table, the declared one; None for an array
     now: seconds since the epoch: a file that was changed a moment before may be incomplete
     limit: bytes that may be held in memory for one answer
+    named: URIs by the argument of a reader that they are for, for readers that take more than a list of files
+    reader: of an operator, before those that are known
     inside: keys that lead to the data within a file that holds several things; none for a file that is the data
     """
 
@@ -72,6 +75,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
     schema: pyarrow.Schema | None = None
     parameters: dict[str, Any] = {}
+    named: Mapping[str, tuple[str, ...]] = {}
+    reader: Reader | None = None
     inside: tuple[str, ...] = ()
 
     def path(self, number: int) -> Path:
@@ -152,3 +157,17 @@ OpenTree = Callable[[Source, Path], AbstractContextManager[Tree]]
 OpenArray = Callable[[Source, Path], AbstractContextManager[ArrayFile]]
 #: Reads those of the named columns that a file of a table has, as they are there.
 ReadTable = Callable[[Source, Path, Sequence[str]], "pyarrow.Table"]
+
+
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
+    """How files of one type are read: what an operator names for a mimetype of his own. At least one of the functions.
+
+    open_array: for nodes of family `array`; with `is_stack` each file is a frame, else files hold rows along the first axis
+    read_table: for nodes of family `table`, a partition a file
+    open_tree: for nodes of family `container`; the arrays and tables in it are read by the other two, with `Source.inside`
+    """
+
+    open_array: OpenArray | None = None
+    is_stack: bool = False
+    read_table: ReadTable | None = None
+    open_tree: OpenTree | None = None

@@ -6,7 +6,7 @@ reader misses in a file is a verdict only once the file had time to arrive: unti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import LogError, NotFound, Unavailable
@@ -14,8 +14,8 @@ from ..domain.events import StreamEnded
 from ..domain.nodes import Asset
 from ..domain.slices import Selection
 from ..domain.structures import ArrayStructure, Structure, TableStructure
-from ..files.formats import check_mimetype, open_array, open_table, open_tree
-from ..files.port import Damaged, Missing, Source
+from ..files.formats import check_mimetype, open_array, open_table, open_tree, plain
+from ..files.port import Damaged, Missing, Reader, Source
 from ..files.trees import FileTree
 from ..files.wall import Wall
 from ..log.port import Log
@@ -41,7 +41,7 @@ _PARAMETERS = ("data_uri", "data_uris")
 class FileData:
     """Read only. `directories` are those that may be read from; `limit` is in bytes; `now`: seconds since the epoch.
 
-    `is_strict`: data outside of the directories cannot even be registered.
+    `is_strict`: data outside of the directories cannot even be registered. `readers`: of an operator, by mimetype.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class FileData:
         now: Callable[[], float],
         limit: int,
         is_strict: bool = False,
+        readers: Mapping[str, Reader] | None = None,
         threads: int = 4,
     ) -> None:
         self._wall = Wall(directories)
@@ -59,6 +60,7 @@ class FileData:
         self._now = now
         self._limit = limit
         self._is_strict = is_strict
+        self._readers = {plain(mimetype): reader for mimetype, reader in (readers or {}).items()}
         self._threads = EngineThread("file reader", threads=threads)
         self.assets = Assets(self._wall, self._threads)
 
@@ -69,7 +71,7 @@ class FileData:
     async def check(self, mimetype: str | None, assets: Sequence[Asset]) -> None:
         """Of what is to be registered. `UnsupportedType` for a type that nothing reads, `Forbidden` for a file outside."""
         if mimetype is not None:
-            check_mimetype(mimetype)
+            check_mimetype(mimetype, self._readers)
         if self._is_strict and assets:
             await self._threads.run(self._check_places, assets)
 
@@ -121,6 +123,8 @@ class FileData:
             limit=self._limit,
             schema=schema_of(structure) if isinstance(structure, TableStructure) else None,
             parameters=source.parameters,
+            named=_by_argument(source.assets),
+            reader=self._readers.get(plain(source.mimetype)),
             inside=at.inside,
         )
 
@@ -135,6 +139,14 @@ def _uris(assets: Sequence[Asset]) -> tuple[str, ...]:
     Assets without a parameter are what the files refer to, unless there are no others.
     """
     named = [asset for asset in assets if asset.parameter in _PARAMETERS]
-    places = {a.num or 0: a.data_uri for a in named or [a for a in assets if a.parameter is None]}
+    places = {a.num or 0: a.data_uri for a in named or [a for a in assets if a.parameter is None] or assets[:1]}
     first = min(places, default=0)
     return tuple(places[number] for number in range(first, first + len(places)) if number in places)
+
+
+def _by_argument(assets: Sequence[Asset]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[Asset]] = {}
+    for asset in assets:
+        if asset.parameter is not None:
+            found.setdefault(asset.parameter, []).append(asset)
+    return {name: tuple(a.data_uri for a in sorted(of, key=lambda a: a.num or 0)) for name, of in found.items()}

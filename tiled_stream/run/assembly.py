@@ -44,6 +44,7 @@ from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
+from .readers import readers_of
 from .settings import Settings, SettingsError
 
 __all__ = ["Assembly", "assembled"]
@@ -91,7 +92,8 @@ class Assembly:
         deletion = Deletion(repository, catalog, barrier=barrier)
         readable = (*settings.read, *([str(places.arrays)] if places.arrays else []))  # what may be written may be read
         limit, strict = settings.response_bytesize_limit, bool(settings.read)
-        self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict)
+        readers = readers_of(settings.adapters_by_mimetype)
+        self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict, readers=readers)
         self.services = Services(
             writer=Writer(log, repository, barrier=barrier, deletion=deletion, **stores, now=time.time),
             browse=Browse(repository, catalog, backlog=log, barrier=barrier, files=self.files),

@@ -199,7 +199,7 @@ _CATALOG = (
     _used("catalog.writable_storage", "write"),
     _used("catalog.readable_storage", "read"),
     _used("catalog.init_if_not_exists", "init"),
-    _refused("catalog.adapters_by_mimetype", dict[str, str], _NO_CODE, {}),
+    _used("catalog.adapters_by_mimetype", "adapters_by_mimetype"),
     _refused("catalog.top_level_access_tags", _TEXTS, f"access tags restrict nobody here: {_NO_POLICIES}", ()),
     _refused("catalog.mount_node", str | _TEXTS, "this version serves the whole tree; take it out.", "", "/", ()),
     _used("catalog.catalog_pool_size", "catalog_pool_size"),

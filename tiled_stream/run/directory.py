@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from ..domain.commands import CreateChild, DeleteNode, NewDataSource, UpdateData
 from ..domain.errors import NotFound, Refused, TiledStreamError, Unavailable, UnsupportedType
 from ..domain.nodes import Asset
 from ..domain.structures import ArrayStructure
-from ..files.formats import check_mimetype
+from ..files.formats import check_mimetype, plain
 from ..files.inferred import inferred
-from ..files.port import Entry, Source
+from ..files.port import Entry, Reader, Source
 from ..files.walk import Item, Rules, walk
 from ..files.wall import Wall
 from ..ingest.writer import Writer
@@ -47,11 +47,14 @@ Progress = Callable[[int, int], None]
 class Mirror:
     """A directory and its nodes. Used by one task."""
 
-    def __init__(self, root: Path, rules: Rules, *, writer: Writer, limit: int) -> None:
+    def __init__(
+        self, root: Path, rules: Rules, *, writer: Writer, limit: int, readers: Mapping[str, Reader] | None = None
+    ) -> None:
         self._root = root
         self._rules = rules
         self._writer = writer
         self._limit = limit
+        self._readers = {plain(mimetype): reader for mimetype, reader in (readers or {}).items()}
         self._wall = Wall([root])
         # What stands in the tree: by its keys, as it was found, with its data source as it was told last (None: a container).
         self._known: dict[tuple[str, ...], tuple[Item, NewDataSource | None]] = {}
@@ -100,7 +103,7 @@ class Mirror:
         """Register it, or tell that its files changed."""
         try:
             if item.mimetype is not None:
-                check_mimetype(item.mimetype)
+                check_mimetype(item.mimetype, self._readers)
             entry = await asyncio.to_thread(self._inferred, item) if item.mimetype is not None else None
             new = None if entry is None else self._data_source(item, entry)
             if item.keys in self._known:
@@ -154,7 +157,15 @@ class Mirror:
         assert item.mimetype is not None
         uris = tuple(map(_uri, item.paths))
         return inferred(
-            Source(structure=None, mimetype=item.mimetype, uris=uris, wall=self._wall, now=time.time(), limit=self._limit)
+            Source(
+                structure=None,
+                mimetype=item.mimetype,
+                uris=uris,
+                wall=self._wall,
+                now=time.time(),
+                limit=self._limit,
+                reader=self._readers.get(plain(item.mimetype)),
+            )
         )
 
     def _data_source(self, item: Item, entry: Entry) -> NewDataSource:
@@ -177,12 +188,20 @@ class Mirror:
                 logger.warning("Left out: %s: %s", path, why)
 
 
-def beside(root: Path, rules: Rules, *, watches: bool, limit: int, progress: Progress | None = None) -> Beside:
+def beside(
+    root: Path,
+    rules: Rules,
+    *,
+    watches: bool,
+    limit: int,
+    progress: Progress | None = None,
+    readers: Mapping[str, Reader] | None = None,
+) -> Beside:
     """Registers what is in the directory before the server serves; then, if it `watches`, follows what changes. Read only."""
 
     @asynccontextmanager
     async def around(assembly: Assembly, stop: asyncio.Event) -> AsyncIterator[Any]:
-        mirror = Mirror(root, rules, writer=assembly.services.writer, limit=limit)
+        mirror = Mirror(root, rules, writer=assembly.services.writer, limit=limit, readers=readers)
         stopping = asyncio.create_task(stop.wait(), name="stop of the registration")
         first = asyncio.create_task(mirror.update(progress), name="registration of a directory")
         await asyncio.wait({first, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -35,6 +35,10 @@ def serve_directory(
     mimetype_hook: Annotated[
         str | None, typer.Option("--mimetype-hook", help="A function package.module:name(path, mimetype) that gives the type.")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="A reader of files of a type: mimetype=package.module:name (repeat)."),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0: any free one.")] = 8000,
     log_format: Annotated[str, typer.Option("--log-format", help="console or json.")] = "console",
@@ -49,10 +53,12 @@ def serve_directory(
             raise SettingsError(f"{str(directory)!r} is no directory.")
         if log_format not in ("console", "json"):
             raise SettingsError(f"--log-format is console or json, not {log_format!r}.")
-        rules = _rules(keep_ext, include_ext or [], ext or [], mimetype_hook)
+        adapters = _adapters(adapter or [])
+        rules = _rules(keep_ext, include_ext or [], ext or [], mimetype_hook, adapters)
         settings = Settings(
             temp=True,
             read=(str(directory.absolute()),),
+            adapters_by_mimetype=adapters,
             public=public,
             api_key=api_key,
             host=host,
@@ -63,7 +69,19 @@ def serve_directory(
         _serve(directory, rules, settings, watch=watch, verbose=verbose, log_timestamps=log_timestamps)
 
 
-def _rules(keep_ext: bool, include: list[str], ext: list[str], hook: str | None) -> Rules:
+def _adapters(given: list[str]) -> dict[str, str]:
+    from .settings import SettingsError
+
+    adapters = {}
+    for text in given:
+        mimetype, _, name = text.rpartition("=")
+        if not mimetype:
+            raise SettingsError(f"--adapter is written as mimetype=package.module:name, not {text!r}.")
+        adapters[mimetype] = name
+    return adapters
+
+
+def _rules(keep_ext: bool, include: list[str], ext: list[str], hook: str | None, adapters: dict[str, str]) -> Rules:
     from ..domain.errors import UnsupportedType
     from ..files.formats import check_mimetype
     from ..files.walk import Rules
@@ -75,7 +93,7 @@ def _rules(keep_ext: bool, include: list[str], ext: list[str], hook: str | None)
         if not mimetype:
             raise SettingsError(f"--ext is written as .dat=text/csv, not {text!r}.")
         try:
-            check_mimetype(mimetype)
+            check_mimetype(mimetype, adapters)
         except UnsupportedType as error:
             raise SettingsError(f"--ext {text!r}: {error}") from None
         mimetypes[_suffix("--ext", suffix)] = mimetype
@@ -110,6 +128,7 @@ def _serve(root: Path, rules: Rules, settings: Settings, *, watch: bool, verbose
 
     from .directory import beside
     from .logs import configure
+    from .readers import readers_of
     from .serving import run
 
     configure(
@@ -136,5 +155,12 @@ def _serve(root: Path, rules: Rules, settings: Settings, *, watch: bool, verbose
         lines.append(f"    Serving {root.absolute()}, {'as it changes' if watch else 'as it is now'}.")
         print("\n".join(lines), file=sys.stderr, flush=True)
 
-    around = beside(root, rules, watches=watch, limit=settings.response_bytesize_limit, progress=progress)
+    around = beside(
+        root,
+        rules,
+        watches=watch,
+        limit=settings.response_bytesize_limit,
+        progress=progress,
+        readers=readers_of(settings.adapters_by_mimetype),
+    )
     run(settings, announce=announce, beside=around)

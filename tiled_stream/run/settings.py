@@ -42,7 +42,7 @@ _ABOVE_ZERO = (
 )
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
 #: What the environment cannot say: structured values.
-_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "providers", "admins")
+_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "adapters_by_mimetype", "providers", "admins")
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -65,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read: readable storage: directories whose files may be registered
     catalog_pool_size: connections to a PostgreSQL catalog, at most
     storage_pool_size: connections to a PostgreSQL table storage, at most
+    adapters_by_mimetype: readers of registered files, package.module:name by mimetype, before those that are known
     root_metadata: metadata of the root when the catalog is made
     root_specs: specs of the root when the catalog is made: objects with `name` and `version`
     api_key: the single user's key, letters and digits; empty: a random one
@@ -118,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read: tuple[str, ...] = ()
     catalog_pool_size: int = 5
     storage_pool_size: int = 5
+    adapters_by_mimetype: dict[str, str] = {}
     root_metadata: dict[str, Any] | None = None
     root_specs: tuple[dict[str, Any], ...] = ()
     api_key: str = ""
