@@ -70,6 +70,8 @@ class SqliteDatabase:
         try:
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                # Tried first: aiosqlite leaves its thread behind where a file cannot be opened.
+                sqlite3.connect(self._path).close()
             self._db = await aiosqlite.connect(self._path or ":memory:", isolation_level=None)
             await self._db.execute("PRAGMA busy_timeout = 10000")
             await self._db.execute("PRAGMA journal_mode = WAL")

@@ -211,11 +211,18 @@ async def _principal_of(db: Connection, provider: str, id: str) -> str | None:
 async def _new_principal(
     db: Connection, kind: Literal["user", "service"], role: str, identity: tuple[str, str] | None, now: float
 ) -> str:
+    """Its id. Another server may see the same first login: then the one that came first counts."""
     uuid = uuid4().hex
     await db.run("INSERT INTO principals (uuid, type, roles, created) VALUES (?, ?, ?, ?)", uuid, kind, _json([role]), now)
-    if identity is not None:
-        await db.run("INSERT INTO identities (provider, id, principal) VALUES (?, ?, ?)", *identity, uuid)
-    return uuid
+    if identity is None:
+        return uuid
+    insert = "INSERT INTO identities (provider, id, principal) VALUES (?, ?, ?) ON CONFLICT (provider, id) DO NOTHING"
+    if await db.run(insert, *identity, uuid):
+        return uuid
+    await db.run("DELETE FROM principals WHERE uuid = ?", uuid)
+    first = await _principal_of(db, *identity)
+    assert first is not None
+    return first
 
 
 async def _account(db: Connection, uuid: str) -> Account:
