@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import http
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
@@ -90,13 +92,9 @@ class SmallServer:
         self.headers.append(dict(request.headers.raw_items()))
         if self.refuse is not None:
             status, headers = self.refuse
-            from websockets.datastructures import Headers
-
             body = b'{"detail":"not now"}'
             return Response(status, http.HTTPStatus(status).phrase, Headers({**headers, "Content-Length": str(len(body))}), body)
         if not request.path.startswith("/api/v1/stream/many"):
-            from websockets.datastructures import Headers
-
             return Response(404, "Not Found", Headers({"Content-Length": "0"}), b"")
         return None
 
@@ -187,3 +185,28 @@ async def small_server(port: int = 0) -> AsyncIterator[SmallServer]:
     async with serve(server.handle, "127.0.0.1", port, process_request=server.check, compression=None) as listening:
         server.port = next(iter(listening.sockets)).getsockname()[1]
         yield server
+
+
+@contextlib.contextmanager
+def on_a_thread(prepare: Callable[[SmallServer], None]) -> Iterator[SmallServer]:
+    """For programs that block."""
+    ready = threading.Event()
+    found: list[tuple[SmallServer, asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        async with small_server() as server:
+            prepare(server)
+            found.append((server, asyncio.get_running_loop(), stop))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), name="small server")
+    thread.start()
+    assert ready.wait(10)
+    server, loop, stop = found[0]
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

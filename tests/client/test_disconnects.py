@@ -74,7 +74,7 @@ async def test_torn_anywhere(server: Served, fresh: Any, seed: int) -> None:
     """The handshake too: most connections of the last seed end before they bring anything."""
     name, count = fresh("array"), 1500
     server.array(name)
-    least, most = [(2_000, 40_000), (400, 6_000), (150, 900)][seed]
+    least, most = [(2_000, 40_000), (400, 6_000), (200, 1_800)][seed]
     ledger = Ledger()
     async with tearing(server.port, every(least, most, seed=seed)) as proxy, asyncio.timeout(SECONDS):
         writing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(write(server, name, count), server.loop))

@@ -358,3 +358,35 @@ async def test_a_message_that_is_too_large(server: SmallServer) -> None:
     with pytest.raises(TooLarge, match="max_message_bytes"):
         async with asyncio.timeout(20), subscribe(server.uri, "a", start=0, max_message_bytes=50_000, retry=QUICK) as events:
             await until(events, Ended)
+
+
+async def test_a_key_is_not_carried_elsewhere(server: SmallServer) -> None:
+    """A server that sends its clients to another one does not get them to show their keys there."""
+    server.create(("a",))
+    async with small_server() as first:
+        first.refuse = (307, {"Location": f"ws://127.0.0.1:{server.port}/api/v1/stream/many?envelope_format=msgpack"})
+        async with asyncio.timeout(20), subscribe(first.uri, "a", start=0, retry=QUICK) as events:
+            await until(events, Live)
+        assert "Authorization" in first.headers[0]
+    assert server.headers
+    assert not any("authorization" in name.lower() for headers in server.headers for name in headers)
+
+
+async def test_a_stream_that_breaks_at_the_same_place_is_given_up(server: SmallServer) -> None:
+    """Connections that bring nothing new do not count as success, however many there are."""
+    server.create(("a",))
+    server.append(("a",))
+    retry = Retry(first_seconds=0.01, most_seconds=0.1, give_up_seconds=1.0)
+    async with asyncio.timeout(20), subscribe(server.uri, "a", start=0, retry=retry) as events:
+        await until(events, Live)
+
+        async def close_all() -> None:
+            while True:
+                await asyncio.sleep(0.01)
+                await server.close(1011, "poisoned")
+
+        closing = asyncio.create_task(close_all(), name="closing")
+        with pytest.raises(Unavailable, match="poisoned"):
+            await until(events, Ended)
+        closing.cancel()
+    assert 5 < len(server.headers) < 60

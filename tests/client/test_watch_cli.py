@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from tests.client.served import KEY, Served, free_port, served, without_history
+from tests.client.small_server import SmallServer, on_a_thread
 from tiled_stream.client import ChildCreated, Gap, Reconnected, TableData
 from tiled_stream.domain.nodes import Spec
 from tiled_stream.run.watch_cli import split
@@ -164,6 +165,27 @@ def test_something_is_missing() -> None:
     gap, *rest = map(json.loads, run.stdout.splitlines())
     assert (gap["event"], gap["first"], gap["reason"]) == ("gap", 1, "truncated")
     assert rest[0]["sequence"] == gap["last"] + 1
+
+
+def test_a_subtree_once() -> None:
+    """Against a server that has many nodes on a socket: everything that is there, then done."""
+
+    def prepare(server: SmallServer) -> None:
+        server.create(("run",), "container")
+        server.create(("run", "x"))
+        server.append(("run", "x"), type="container-child-created", key="y", structure_family="array", metadata={}, specs=[])
+
+    with on_a_thread(prepare) as server:
+        run = watched(f"http://127.0.0.1:{server.port}/run", "--subtree", "--once", "--json")
+        text = watched(f"http://127.0.0.1:{server.port}/run", "--subtree", "--once")
+    assert (run.returncode, run.stderr) == (0, "")
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {(event["event"], event["path"]) for event in events} >= {
+        ("child-created", "run"),
+        ("appeared", "run/x"),
+        ("child-created", "run/x"),
+    }
+    assert "run/x  1  + y" in text.stdout
 
 
 @pytest.mark.parametrize(

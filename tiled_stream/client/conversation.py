@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from ..domain.errors import NotSupported, TooLarge, Unauthenticated, Unavailable
 from .address import Address
 from .credentials import Credentials
-from .events import Event
+from .events import Event, Gap, Update
 from .faults import Lost, Rejected, fault_of_close, is_worth_another_try
 from .fetch import Fetcher
 from .retry import Backoff, Retry
@@ -148,9 +148,9 @@ class Conversation:
             return True
         self._is_alive = None
         events = self.session.received(data, self._now())
-        if events:
+        if any(isinstance(event, Update | Gap) for event in events):
             self._backoff.progressed()
-            self._keep(events)
+        self._keep(events)
         return True
 
     def _keep(self, events: list[Event]) -> None:

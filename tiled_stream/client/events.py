@@ -254,7 +254,8 @@ class Appeared(Event, frozen=True, kw_only=True, dict=True):
 class Gap(Event, frozen=True, kw_only=True, dict=True):
     """Sequences from `first` to `last` do not come; None: nobody knows which.
 
-    `truncated`: the log has let go of them. `epoch`: the log began another life. `unannounced`: no message had these numbers, and
+    `truncated`: the log has let go of them. `epoch`: the log began another life, or
+    the node was made anew. `unannounced`: no message had these numbers, and
     the server did not say why (an end of stream that was written past leaves one). `unknown`: a connection broke before the first
     update, and a server that does not tell positions may have written meanwhile.
     """

@@ -11,6 +11,10 @@ from ..domain.errors import Unavailable
 __all__ = ["Backoff", "Retry"]
 
 
+#: A connection that stood so long counts even if it brought nothing: a quiet stream behind a proxy that cuts quiet lines.
+_LASTED_SECONDS = 2.0
+
+
 class Retry(msgspec.Struct, frozen=True):
     """How a lost connection is sought again. The first wait is up to `first_seconds`; each next one may be twice as long, up to
     `most_seconds`. After `give_up_seconds` without a connection that brought anything it is over (None: never).
@@ -36,8 +40,8 @@ class Backoff:
     def lost(self, why: str, *, at_least: float = 0.0) -> None:
         """A connection ended, or was not made. Sets `next_at`; `Unavailable` when it is time to give up."""
         now = self._clock()
-        if self._opened_at is not None and now - self._opened_at >= self._retry.most_seconds:
-            self.progressed()  # it lasted: whatever ended it is a new thing
+        if self._opened_at is not None and now - self._opened_at >= _LASTED_SECONDS:
+            self.progressed()  # whatever ended it is a new thing
         self._opened_at = None
         if self._lost_at is None:
             self._lost_at = now

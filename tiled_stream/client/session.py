@@ -40,8 +40,6 @@ class Followed:
         self.epoch: str | None = None
         #: The server has answered. Until then a refusal belongs to whoever asked.
         self.is_answered = False
-        #: All nodes that were there have been announced: one that is not known when coming back was created meanwhile.
-        self.is_listed = False
         self.is_over = False
         #: Why it was refused, or ended before its time.
         self.error: TiledStreamError | None = None
@@ -49,7 +47,8 @@ class Followed:
     def start(self) -> int | None:
         """Where to go on. In a subtree: where the nodes begin that have no cursor; those of the others are told one by one."""
         if self.view.subtree:
-            return 0 if self.is_listed else self.view.start
+            # A node that was not known when the connection was lost was made meanwhile, and nothing of it may be missed.
+            return 0 if self.is_answered else self.view.start
         return self.view.start if self.root.cursor is None else self.root.cursor + 1
 
     def cursors(self) -> dict[str, int]:
@@ -142,20 +141,13 @@ class Session:
         if known is None:
             return []  # of a node that was never announced: nothing can be said about it
         events = known.take(body, now)
-        if kind == "live":
-            self._caught_up(followed, node, known)
+        if kind == "live" and known.cursor is None:
+            known.cursor = known.head  # nothing was replayed: it goes on from what it had
         elif kind == "deleted" and node:
             followed.nodes.pop(known.path, None)
         elif kind in ("ended", "deleted") and not node:
             self.drop(followed)
         return events
-
-    def _caught_up(self, followed: Followed, node: int, known: FollowedNode) -> None:
-        """Of a node that brought nothing until now, the position is known from here on."""
-        if known.cursor is None:
-            known.cursor = known.head
-        if not node:
-            followed.is_listed = True
 
     def _answer(self, followed: Followed, kind: str, body: dict[str, Any], now: datetime) -> list[Event]:
         if kind == "subscribed":
@@ -181,7 +173,12 @@ class Session:
             known = followed.root
         elif known is not None and known not in followed.by_number.values():
             followed.by_number[node] = known  # it was followed before the connection was lost
-            return None
+            if known.cursor is None or head >= known.cursor:
+                return None
+            # Lower than what came of it: made anew under its path while nobody looked, or its log was.
+            known.cursor = head
+            here: dict[str, Any] = {"subscription": followed.number, "path": path, "sequence": head, "time": now}
+            return Gap(first=None, last=None, reason="epoch", **here)
         else:  # new to this subscription, or created anew under the path of another
             known = FollowedNode(followed.number, path, cursor=None, fetcher=self._fetcher)
             followed.nodes[path] = followed.by_number[node] = known

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,7 @@ _INTERRUPTED = 130
 #: Specs of nodes whose streams are followed with them.
 _FOLLOWED = ("BlueskyRun", "BlueskyEventStream")
 _SECONDS = 10.0
+_ALL_SECONDS = 3.0
 
 
 def watch(
@@ -80,12 +82,12 @@ def _watch(
         raise typer.BadParameter(str(error)) from None
     try:
         with events:
-            return _shown(events, once=once, as_json=as_json)
+            return _shown(events, subtree=below, once=once, as_json=as_json)
     except NotSupported:
         if subtree:
             raise
     with subscribe_sync(server, f"{node}/{path}", api_key=api_key, start=start) as events:
-        return _shown(events, once=once, as_json=as_json)
+        return _shown(events, subtree=False, once=once, as_json=as_json)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -112,20 +114,29 @@ def _is_followed(server: str, path: str, api_key: str | None) -> bool:
     return any(spec in _FOLLOWED for spec in node.specs)
 
 
-def _shown(events: Events, *, once: bool, as_json: bool) -> int:
+def _shown(events: Events, *, subtree: bool, once: bool, as_json: bool) -> int:
     """Show until it is over; the exit status."""
-    from ..client import Ended, Gap, Live
+    from ..client import Appeared, Ended, Gap, Live
 
     missing = False
     root = events.subscription.path
+    behind = {root}  # nodes of which something that was there may still come
+    caught_up: float | None = None
     with ExitStack() as stack:
         show = _view(stack, root, as_json=as_json)
-        for event in _ticking(events, show):
-            missing = missing or isinstance(event, Gap)
+        for event in _ticking(events):
             show(event)
-            if once and isinstance(event, Live) and event.path == root:
-                break
-            if isinstance(event, Ended) and event.path == root:
+            missing = missing or isinstance(event, Gap)
+            if isinstance(event, Appeared):
+                behind.add(event.path)
+            elif isinstance(event, Live | Ended):
+                behind.discard(event.path)
+            if behind:
+                caught_up = None
+            elif caught_up is None:
+                caught_up = time.monotonic()
+            # Nodes of a subtree are announced one after the other: a moment of silence, or some seconds, say that these were all.
+            if once and caught_up is not None and (not subtree or event is None or time.monotonic() - caught_up > _ALL_SECONDS):
                 break
     return SOMETHING_MISSING if missing else 0
 
@@ -145,16 +156,13 @@ def _view(stack: ExitStack, root: tuple[str, ...], *, as_json: bool) -> Callable
     return stack.enter_context(Screen(root)).show
 
 
-def _ticking(events: Events, show: Callable[[Event | None], None]) -> Iterator[Event]:
-    """The events; while none come the view is told so, a few times a second."""
+def _ticking(events: Events) -> Iterator[Event | None]:
+    """The events, and None while none come, a few times a second."""
     while True:
         event = events.next(0.25)
-        if event is not None:
-            yield event
-        elif events.is_over:
+        if event is None and events.is_over:
             return
-        else:
-            show(None)
+        yield event
 
 
 def _line(text: str) -> None:

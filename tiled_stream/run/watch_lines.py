@@ -88,7 +88,7 @@ def summary(event: Event) -> str:
         case Appeared():
             return f"{event.family}, {event.head} records"
         case Gap(first=None):
-            return "GAP: nobody knows what was missed while the connection was away"
+            return f"GAP: nobody knows what was missed ({event.reason})"
         case Gap():
             return f"GAP: {event.first} to {event.last} do not come ({event.reason})"
         case Reconnected():
