@@ -51,6 +51,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, numpy.void):
         return {name: plain(value[name]) for name in value.dtype.names} if value.dtype.names else value.tobytes().hex()
     if isinstance(value, numpy.ndarray):
+        if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            return value.tolist()
         return plain(value[()]) if value.ndim == 0 and value.dtype.kind != "O" else [plain(v) for v in value]
     if isinstance(value, numpy.generic):
         return plain(value.item()) if not isinstance(value.item(), numpy.generic) else str(value)
@@ -82,7 +84,8 @@ def _names(found: h5py.Group | h5py.Dataset) -> list[str]:
 def _size(found: h5py.Group | h5py.Dataset, name: str) -> int:
     """In the file, without what is of variable length."""
     try:
-        return int(h5py.h5a.open(found.id, name.encode()).get_storage_size())
+        attribute = h5py.h5a.open(found.id, name.encode())
+        return int(attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size())
     except (KeyError, RuntimeError, OSError, ValueError):
         return _MAX_BYTES + 1
 

@@ -42,11 +42,15 @@ class Hdf5Links:
         return found
 
     def found(self, here: h5py.Group, path: Path, name: str) -> Any:
-        """Walk from a group of the file at `path` to `name`, link by link."""
+        """What `name` leads to from a group of the file at `path`."""
+        return self.walk(here, path, name)[0]
+
+    def walk(self, here: h5py.Group, path: Path, name: str) -> tuple[Any, Path]:
+        """The same, link by link, and the file in which it is."""
         todo = [part for part in name.split("/") if part and part != "."]
         for _ in range(_MAX_STEPS):
             if not todo:
-                return here
+                return here, path
             part = todo.pop(0)
             link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
             if link is None:
@@ -67,6 +71,8 @@ class Hdf5Links:
         self._check(dataset, path, 0, set())
 
     def _check(self, dataset: h5py.Dataset, path: Path, depth: int, seen: set[tuple[Path, str]]) -> None:
+        if not dataset.is_virtual and not dataset.external:
+            return
         path = Path(os.path.realpath(dataset.file.filename)) if dataset.file.filename else path
         for name, _, _ in dataset.external or ():
             self._referred(path, os.fsdecode(name))

@@ -66,6 +66,8 @@ class Hdf5Tree:
         if not isinstance(name, str):
             raise Malformed(f"The parameter 'dataset' is the path of a group in the HDF5 file, not {name!r}.")
         self._begin = name
+        # The group that was asked for last, and those on the way to it: its children are asked for next.
+        self._last: tuple[tuple[str, ...], h5py.Group, frozenset[tuple[int, int]]] | None = None
 
     def entry(self, keys: tuple[str, ...]) -> Entry:
         """See `Tree`."""
@@ -96,21 +98,28 @@ class Hdf5Tree:
         return Entry(family="array", structure=array_structure(dataset), metadata=attributes(dataset))
 
     def _found(self, links: Hdf5Links, keys: tuple[str, ...]) -> Any:
-        here = self._step(links, self._file, self._begin)
-        seen: set[tuple[int, int]] = set()
+        if keys and self._last is not None and self._last[0] == keys[:-1]:
+            group, seen = self._last[1:]
+            return self._step(links, (group, self._path), keys[-1], seen)[0]
+        here = self._step(links, (self._file, self._path), self._begin, frozenset())
+        seen = frozenset[tuple[int, int]]()
         for key in keys:
-            if isinstance(here, h5py.Group):
-                seen.add(_place(here))
-            here = self._step(links, here, key)
-            if isinstance(here, h5py.Group) and _place(here) in seen:
-                raise Malformed(f"{key!r} in {self._path.name!r} leads back to a group that it lies in.")
-        return here
+            if isinstance(here[0], h5py.Group):
+                seen |= {_place(here[0])}
+            here = self._step(links, here, key, seen)
+        if here[1] == self._path and isinstance(here[0], h5py.Group):
+            self._last = keys, here[0], seen | {_place(here[0])}
+        return here[0]
 
-    def _step(self, links: Hdf5Links, here: Any, name: str) -> Any:
+    def _step(self, links: Hdf5Links, here: tuple[Any, Path], name: str, seen: frozenset[tuple[int, int]]) -> tuple[Any, Path]:
+        """To a child. `seen`: the groups on the way."""
         try:
-            return links.found(here, _path_of(here, self._path), name)
+            found, path = links.walk(*here, name)
         except FileNotFoundError:
             raise NotFound(f"{name!r} in {self._path.name!r} leads to a file that does not exist.") from None
+        if isinstance(found, h5py.Group) and _place(found) in seen:
+            raise Malformed(f"{name!r} in {self._path.name!r} leads back to a group that it lies in.")
+        return found, path
 
 
 def array_structure(dataset: h5py.Dataset, dims: tuple[str, ...] | None = None) -> ArrayStructure:
@@ -182,8 +191,3 @@ def _place(found: h5py.Group) -> tuple[int, int]:
     """Which object it is, whatever it is called."""
     info = h5py.h5o.get_info(found.id)
     return info.fileno, info.addr
-
-
-def _path_of(here: Any, default: Path) -> Path:
-    name = here.file.filename if isinstance(here, h5py.Group) else None
-    return Path(name.decode() if isinstance(name, bytes) else name).resolve() if name else default
