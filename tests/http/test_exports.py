@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from typing import Any
 
 import h5py
@@ -14,7 +15,9 @@ import pytest
 import tifffile
 import xarray
 
-from tests.http.conftest import array_structure
+from tests.http.conftest import array_structure, arrow_file, table_structure
+from tiled_stream.http import container_files
+from tiled_stream.wire.export_hdf5 import Hdf5File
 
 HDF5 = "application/x-hdf5"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -95,6 +98,10 @@ async def test_the_old_name_of_the_endpoints(server: Any) -> None:
     assert (await server.ok("GET", "/node/full/?format=json"))["contents"].keys() == {"c"}
     await server.array("a", numpy.zeros(1))
     assert (await server.refused("GET", "/node/full/a"))[0] == 404
+    structure = table_structure(pyarrow.schema([("n", "i8")]))
+    await server.create("p", "table", data_sources=[{"structure_family": "table", "structure": structure}])
+    await server.ok("PUT", "/node/full/p", content=arrow_file(pyarrow.table({"n": [5]})))
+    assert (await server.ok("GET", "/node/full/p?format=json")) == {"n": [5]}
 
 
 class TestContainersAsHdf5:
@@ -149,6 +156,30 @@ class TestContainersAsHdf5:
         assert "not been written" in file["late"].attrs["_left_out"]
         assert file["late"].attrs["m"] == 1
         assert "inner/a" in file
+
+    @pytest.mark.parametrize("begun", [False, True])
+    async def test_a_disk_that_is_full_is_told(
+        self, tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, begun: bool
+    ) -> None:
+        def full(*_: Any, **__: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        if begun:
+            monkeypatch.setattr(Hdf5File, "fill", full)
+        else:
+            monkeypatch.setattr(container_files, "NamedTemporaryFile", full)
+        response = await tree.client.get("/api/v1/container/full/c")
+        assert response.status_code == 503
+        assert "temporary files" in response.json()["detail"]
+        assert "retry-after" in response.headers
+        assert list(tmp_path.iterdir()) == []
+
+    async def test_nothing_is_left_in_the_directory(self, tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        assert list(await hdf5(tree, "/container/full/c"))
+        assert (await tree.refused("GET", "/container/full/c/t"))[0] == 404
+        assert list(tmp_path.iterdir()) == []
 
     async def test_more_than_the_limit_is_refused_before_it_is_read(self, serve: Any) -> None:
         async with serve(response_bytesize_limit=2000) as server:

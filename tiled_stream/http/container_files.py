@@ -1,16 +1,18 @@
 """Whole containers as a file: HDF5, and netCDF of a dataset.
 
-The file grows on disk, nameless, and is sent from there: in memory there is never more than one piece of one array, or one table.
-What cannot be read (a type that nothing here reads, a file that is broken) is left out, and says so; what is only late is
-`Unavailable`, and so is the whole.
+The file grows on disk, and is sent from there when it has lost its name: in memory there is never more than one piece of one
+array, or one table. What cannot be read (a type that nothing here reads, a file that is broken) is left out, and says so; what
+is only late is `Unavailable`, and so is the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from hashlib import blake2b
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from litestar.response.base import ASGIResponse
@@ -18,7 +20,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 
 from ..domain.chunks import size
 from ..domain.dtypes import to_numpy
-from ..domain.errors import NotSupported, Refused, TooLarge
+from ..domain.errors import NotSupported, Refused, TooLarge, Unavailable
 from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure
 from ..nodes.repository import Located
@@ -31,6 +33,8 @@ from .services import Edge
 
 if TYPE_CHECKING:
     from ..wire.export_hdf5 import Hdf5File
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FILES", "file_answer"]
 
@@ -46,16 +50,25 @@ async def file_answer(
     edge: Edge, scope: Any, at: Located, below: list[Located], media_type: str, *, budget: Budget, query: Query
 ) -> ASGIResponse:
     """The container `at` with these children, in the format `media_type`."""
-    file = await asyncio.to_thread(TemporaryFile)
+    try:
+        file = await asyncio.to_thread(_new_file)
+    except OSError as error:
+        raise _no_room(error) from None
     try:
         if media_type == HDF5:
             await _Copy(edge, budget).run(file, at, below)
         else:
             await _copy_dataset(edge, file, at, below, budget)
         length, tag = await asyncio.to_thread(_measured, file)
+    except (OSError, RuntimeError) as error:  # HDF5 says the one or the other of a disk that is full
+        file.close()
+        raise _no_room(error) from None
     except BaseException:
         file.close()
         raise
+    finally:
+        # By now the libraries have opened it by its name, or never will.
+        await asyncio.to_thread(Path(file.name).unlink, missing_ok=True)
     same = not_modified(scope, tag)
     if same is not None:
         file.close()
@@ -63,6 +76,18 @@ async def file_answer(
     headers = {"ETag": tag, "Vary": "Origin", "Content-Length": str(length)}
     filename = query.get("filename")
     return _FileAnswer(file, media_type, headers | ({"Content-Disposition": attachment(filename)} if filename else {}))
+
+
+def _new_file() -> BinaryIO:
+    # HDF5 opens it by its name: through an object of Python, errors of the disk come out as anything.
+    file: Any = NamedTemporaryFile(prefix="tiled-stream-export-", delete=False)  # noqa: SIM115 - its owner closes it
+    return file  # type: ignore[no-any-return]
+
+
+def _no_room(error: Exception) -> Unavailable:
+    logger.warning("An export could not be made", exc_info=error)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "HDF5 could not write"
+    return Unavailable(f"The file could not be made where this server keeps temporary files: {reason}.", retry_after=10.0)
 
 
 class _Copy:
@@ -154,7 +179,7 @@ async def _copy_dataset(edge: Edge, file: BinaryIO, at: Located, below: list[Loc
         budget.spend(size(structure.shape) * dtype.itemsize)
         is_coordinate = any(spec.name == "xarray_coord" for spec in child.node.specs)
         variables.append(NetcdfVariable(child.path[-1], dims_of(structure), dtype, _attributes(child), is_coordinate))
-    out = await asyncio.to_thread(NetcdfFile, file)
+    out = await asyncio.to_thread(NetcdfFile, file.name)
     try:
         await asyncio.to_thread(out.declare, grid, variables, _attributes(at))
         for child, structure in arrays:
@@ -200,7 +225,7 @@ async def _pieces(file: BinaryIO) -> Any:
 def _begin(file: BinaryIO) -> Hdf5File:
     from ..wire.export_hdf5 import Hdf5File  # heavy, and few want it
 
-    return Hdf5File(file)
+    return Hdf5File(file.name)
 
 
 def _unpacked(rows: Any) -> tuple[Any, int, dict[str, bytes]]:

@@ -42,7 +42,7 @@ class NetcdfVariable(msgspec.Struct, frozen=True):
 class NetcdfFile:
     """A new file. `NotAcceptable` without h5netcdf. Its owner closes it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | str) -> None:
         self._file = library("h5netcdf").File(file, "w")
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from math import isfinite
 from typing import Any
 
 import pyarrow
@@ -21,13 +20,15 @@ MAX_COLUMNS = 1 << 14
 MAX_TEXT = 32767
 #: A sheet counts in doubles, and is written with 16 digits.
 MAX_INTEGER = 1 << 53
+#: The greatest number of Excel, and a little more.
+MAX_NUMBER = 1e308
 #: Control characters, which XML has not, and what would be taken for an escaped one.
 _ESCAPED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
 
 def encode_xlsx(table: pyarrow.Table) -> bytes:
     """One sheet with a row of names. Cells are numbers, booleans and texts; NaN and nulls are empty; infinities and
-    integers that no double has are texts."""
+    numbers beyond those of Excel are texts."""
     openpyxl = library("openpyxl")
     if table.num_rows >= MAX_ROWS or table.num_columns > MAX_COLUMNS:
         raise NotAcceptable(
@@ -52,7 +53,7 @@ def _plain(value: Any) -> bool | int | float | str | None:
     if isinstance(value, int):
         return value if abs(value) <= MAX_INTEGER else str(value)
     if isinstance(value, float):
-        return value if isfinite(value) else None if value != value else str(value)
+        return value if abs(value) < MAX_NUMBER else None if value != value else str(value)
     text = value if isinstance(value, str) else json_text(value)
     if len(text) > MAX_TEXT:
         raise NotAcceptable(f"A cell of a sheet has at most {MAX_TEXT} characters, and here is a text of {len(text)}.")
