@@ -27,8 +27,11 @@ def size(shape: Sequence[int]) -> int:
     return prod(shape)
 
 
-def check_array(structure: ArrayStructure) -> None:
-    """`Malformed` unless chunks cover the shape exactly, dims name every axis, and the data type exists."""
+def check_array(structure: ArrayStructure, *, is_external: bool = False) -> None:
+    """`Malformed` unless chunks cover the shape exactly, dims name every axis, and the data type exists.
+
+    Of registered files the names may be wrong: whoever validates the run corrects them.
+    """
     shape, chunks = structure.shape, structure.chunks
     if len(shape) > _MAX_DIMENSIONS:
         raise Malformed(f"An array has at most {_MAX_DIMENSIONS} dimensions, not {len(shape)}.")
@@ -41,7 +44,7 @@ def check_array(structure: ArrayStructure) -> None:
             raise Malformed(f"Axis {axis} has {len(parts)} chunks, more than {MAX_CHUNKS}; make them larger.")
         if sum(parts) != length:
             raise Malformed(f"Axis {axis}: the chunks add up to {sum(parts)}, the shape says {length}.")
-    if structure.dims is not None and len(structure.dims) != len(shape):
+    if structure.dims is not None and len(structure.dims) != len(shape) and not is_external:
         raise Malformed(f"There are {len(structure.dims)} names of dimensions for {len(shape)} axes.")
     _check_bytes(structure.data_type, shape)
 

@@ -13,7 +13,8 @@ from ..domain.errors import LogError, NotFound, Unavailable
 from ..domain.events import StreamEnded
 from ..domain.nodes import Asset
 from ..domain.slices import Selection
-from ..domain.structures import ArrayStructure, Structure, TableStructure
+from ..domain.structures import ArrayStructure, DataType, Structure, TableStructure
+from ..files.actual import actual_array
 from ..files.formats import check_mimetype, open_array, open_table, open_tree, plain
 from ..files.port import Damaged, Missing, Reader, Source
 from ..files.trees import FileTree
@@ -80,6 +81,14 @@ class FileData:
         source = self._source(at, structure)
         return await self._read(at, lambda: open_array(source).read(selection))
 
+    async def actual(self, at: Located) -> tuple[DataType, tuple[int, ...]]:
+        """Element type and shape that the files of an array have, whatever is declared. Errors as of an array."""
+        return await self._threads.run(actual_array, self._source(at, at.node.structure))
+
+    async def size(self, asset: Asset) -> int:
+        """Bytes of a file, or of all files in a directory. `Missing` if it is not there, `Forbidden` outside of the wall."""
+        return await self._threads.run(self._size, asset)
+
     async def table(
         self, at: Located, structure: TableStructure, *, columns: Sequence[str] | None, partition: int | None
     ) -> pyarrow.Table:
@@ -127,6 +136,16 @@ class FileData:
             reader=self._readers.get(plain(source.mimetype)),
             inside=at.inside,
         )
+
+    def _size(self, asset: Asset) -> int:
+        path = self._wall.path_of(asset.data_uri)
+        try:
+            if path.is_dir():
+                return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+            return path.stat().st_size
+        except OSError as error:
+            # Who ignores an error names it as Python does.
+            raise Missing(f"{type(error).__name__}: {error.strerror}: {path.name!r}") from None
 
     def _check_places(self, assets: Sequence[Asset]) -> None:
         for asset in assets:

@@ -119,7 +119,7 @@ def _data_source(value: Any, family: str) -> NewDataSource:
         raise Malformed("'mimetype' must be a text or null.")
     return NewDataSource(
         structure_family=_family(family),
-        structure=structure_from_wire(family, value.get("structure")),
+        structure=structure_from_wire(family, value.get("structure"), is_external=management == "external"),
         mimetype=mimetype,
         parameters=_object(value, "parameters"),
         properties=_object(value, "properties"),

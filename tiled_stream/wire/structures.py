@@ -91,11 +91,11 @@ def data_type_to_wire(data_type: DataType) -> dict[str, Any]:
     return {"itemsize": data_type.itemsize, "fields": fields}
 
 
-def structure_from_wire(family: str, value: Any) -> Structure | None:
+def structure_from_wire(family: str, value: Any, *, is_external: bool = False) -> Structure | None:
     """Checked whole: what comes out can be stored. `Malformed` names the place of the fault."""
     if family == "array":
         array: ArrayStructure = _convert(value, ArrayStructure)
-        check_array(array)
+        check_array(array, is_external=is_external)
         return array
     if family == "table":
         table: TableStructure = _convert(value, TableStructure)
