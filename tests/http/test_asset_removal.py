@@ -92,3 +92,15 @@ async def test_old_clients_are_told_no_sizes(serve: Any, tmp_path: Path, agent: 
             told = (await server.ok("GET", f"{place}?include_data_sources=true", headers=headers))["data"]
             (told,) = told if isinstance(told, list) else [told]
             assert ("size" in told["attributes"]["data_sources"][0]["assets"][0]) is has_size
+
+
+async def test_clients_of_another_time_are_told_so(serve: Any) -> None:
+    async with serve() as server:
+        await server.create("c")
+        old = {**AUTH, "User-Agent": "python-tiled/0.1.0a77"}
+        for place in ("/metadata/c", "/search/"):
+            status, detail = await server.refused("GET", place, headers=old)
+            assert (status, "upgrade" in detail) == (400, True)
+        told = await server.ok("GET", "/metadata/c", headers={**AUTH, "User-Agent": "python-tiled/0.2.18"})
+        assert told["data"]["attributes"]["access_blob"] == {"tags": []}
+        assert "access_tags" not in told["data"]["attributes"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..ingest.writer import Accepted
 from ..nodes.repository import Located
 from ..query.inside import Content
 from ..wire.bodies import parse_create, parse_patch, parse_replace
+from ..wire.old_clients import version_of
 from ..wire.resources import ATTRIBUTES, View, column_resource, create_reply, inner_resource, resource
 from .answers import answer, null
 from .params import Query, base_url, header, keys_of
@@ -29,7 +29,6 @@ Connection = Request[Any, Any, Any]
 
 #: Levels of a file that are told at once.
 MAX_DEPTH = 5
-_CLIENT = re.compile(r"python-tiled/([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})")
 _FIELDS = {*ATTRIBUTES, "count", ""}
 
 
@@ -46,7 +45,7 @@ def view_of(edge: Edge, request: Connection, query: Query) -> View:
         select_metadata=None if selected is None else _selection(selected),
         include_data_sources=query.flag("include_data_sources", False),
         omit_links=query.flag("omit_links", False),
-        omit_sizes=_is_old(header(request.scope, b"user-agent")),
+        version=version_of(header(request.scope, b"user-agent")),
     )
 
 
@@ -64,12 +63,6 @@ def _selection(expression: str) -> Callable[[Any], Any]:
             raise Unsatisfiable(f"'select_metadata' does not apply to this metadata: {error}") from None
 
     return select
-
-
-def _is_old(agent: str | None) -> bool:
-    """Clients of these versions fail over keys of assets that they do not know."""
-    match = _CLIENT.match(agent or "")
-    return match is not None and tuple(map(int, match.groups())) < (0, 2, 13)
 
 
 async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 
 from ..domain.nodes import DataSource, Node
 from ..domain.structures import ArrayStructure, Family, RaggedStructure, SparseStructure, Structure
+from .old_clients import Version, adapted
 from .structures import data_source_to_wire, structure_to_wire
 
 __all__ = ["ATTRIBUTES", "View", "column_resource", "create_reply", "inner_resource", "link_path", "links", "resource"]
@@ -27,7 +28,7 @@ _INSERTION_ORDER = [{"key": "", "direction": 1}]
 class View(msgspec.Struct, frozen=True):
     """How a client wants to see nodes. `base_url` has no slash at its end; `fields` None means all.
 
-    `omit_sizes`: assets without their `size`, which old clients cannot take.
+    `version`: of a client that is too old for all that there is.
     `select_metadata` picks a part of the metadata (a compiled JMESPath).
     """
 
@@ -36,7 +37,7 @@ class View(msgspec.Struct, frozen=True):
     select_metadata: Callable[[Any], Any] | None = None
     include_data_sources: bool = False
     omit_links: bool = False
-    omit_sizes: bool = False
+    version: Version | None = None
 
 
 def link_path(path: tuple[str, ...]) -> str:
@@ -100,9 +101,8 @@ def resource(
         attributes["sorting"] = _INSERTION_ORDER
     if view.include_data_sources and (wanted is None or "data_sources" in wanted):
         attributes["data_sources"] = [data_source_to_wire(s) for s in node.data_sources]
-        if view.omit_sizes:
-            for asset in (asset for source in attributes["data_sources"] for asset in source["assets"]):
-                del asset["size"]
+    if view.version is not None:
+        adapted(attributes, view.version)
     found = {"id": path[-1] if path else "", "attributes": attributes, "links": None, "meta": None}
     if not view.omit_links:
         bare = wanted is not None and not wanted
@@ -114,9 +114,7 @@ def column_resource(path: tuple[str, ...], structure: ArrayStructure | RaggedStr
     """A column of a table, seen as an array: it has neither metadata nor tags of its own."""
     family: Family = "array" if isinstance(structure, ArrayStructure) else "ragged"
     column = Node("", path[-1], None, family, data_sources=(DataSource(family, structure, ""),))
-    found = resource(column, path, msgspec.structs.replace(view, include_data_sources=False), children=None)
-    found["attributes"]["access_tags"] = None
-    return found
+    return _without_tags(resource(column, path, msgspec.structs.replace(view, include_data_sources=False), children=None))
 
 
 def inner_resource(
@@ -125,8 +123,7 @@ def inner_resource(
     """Something inside of a registered file: it has neither tags nor data sources of its own."""
     plain = msgspec.structs.replace(view, include_data_sources=False) if view.include_data_sources else view
     found = resource(node, path, plain, children=children, contents=contents)
-    found["attributes"]["access_tags"] = None
-    return found
+    return _without_tags(found)
 
 
 def create_reply(node: Node, path: tuple[str, ...], base_url: str, requested: tuple[str, ...] | None) -> dict[str, Any]:
@@ -139,6 +136,12 @@ def create_reply(node: Node, path: tuple[str, ...], base_url: str, requested: tu
     if requested is None or tuple(requested) != node.access_tags:
         reply["access_tags"] = list(node.access_tags)
     return reply
+
+
+def _without_tags(found: dict[str, Any]) -> dict[str, Any]:
+    if "access_tags" in found["attributes"]:
+        found["attributes"]["access_tags"] = None
+    return found
 
 
 def _selected(metadata: dict[str, Any], view: View) -> Any:
