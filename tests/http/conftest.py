@@ -110,7 +110,11 @@ class Server:
 
     def socket(self, path: str, headers: dict[str, str] | None = None, **extensions: Any) -> Socket:
         """Connect to the stream of `path`, with the key if no other headers are given."""
-        socket = Socket(self.app, f"/api/v1/stream/single/{path}", AUTH if headers is None else headers, extensions)
+        return self.socket_at(f"/single/{path}", headers, **extensions)
+
+    def socket_at(self, place: str, headers: dict[str, str] | None = None, **extensions: Any) -> Socket:
+        """Connect to a socket below `/stream`."""
+        socket = Socket(self.app, f"/api/v1/stream{place}", AUTH if headers is None else headers, extensions)
         self.sockets.append(socket)
         return socket
 

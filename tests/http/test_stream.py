@@ -14,7 +14,7 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
-from tiled_stream.http.stream import FRAMES, framed
+from tiled_stream.http.socket import FRAMES, framed
 from tiled_stream.log.port import Retention
 
 ROW = numpy.arange(3.0).tobytes()
@@ -210,7 +210,7 @@ async def test_first_messages_that_are_refused(written: Any, message: dict[str, 
 
 
 async def test_who_says_nothing_is_not_waited_for(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiled_stream.http.stream._AUTH_SECONDS", 0.05)
+    monkeypatch.setattr("tiled_stream.http.socket._AUTH_SECONDS", 0.05)
     socket = await written.socket("a", {}).accepted()
     assert (await socket.closed())[0] == 4001
 
@@ -279,7 +279,7 @@ async def test_who_leaves_is_forgotten(written: Any) -> None:
 
 async def test_the_socket_stays_open_until_the_client_has_answered(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torn at once, a client would lose what it has received but not read."""
-    monkeypatch.setattr("tiled_stream.http.stream._FAREWELL_SECONDS", 0.3)
+    monkeypatch.setattr("tiled_stream.http.socket._FAREWELL_SECONDS", 0.3)
     socket = await written.socket("a").accepted()
     await written.ok("DELETE", "/stream/close/a")
     await socket.update()

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ..domain.events import Record
+from ..domain.nodes import Node
 
 __all__ = ["Encoder", "Frame", "Gap", "Item", "Over"]
 
@@ -19,11 +20,15 @@ class Encoder(Hashable, Protocol):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One message, ready to be sent. `time` is the record's (seconds since the epoch), to measure write to delivery."""
+    """One message, ready to be sent. `time` is the record's (seconds since the epoch), to measure write to delivery.
+
+    `node`: the child whose creation this tells, for those who go on to subscribe to it.
+    """
 
     sequence: int
     time: float
     data: bytes
+    node: Node | None = None
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -60,17 +60,20 @@ class Hub:
         self._now = now
         self._shared: dict[NodeId, _Shared] = {}
         self._draining = False
+        self._attending: set[Callable[[], None]] = set()
         self._records = 0
         self._observers: list[Callable[[float], None]] = []
         self._messages = self._bytes = self._gaps = self._slow = 0
 
-    async def subscribe(self, node: NodeId, after: int | None, encode: Encoder, *, floor: int = 0) -> Subscription:
+    async def subscribe(
+        self, node: NodeId, after: int | None, encode: Encoder, *, floor: int = 0, epoch: str | None = None
+    ) -> Subscription:
         """Begin after sequence `after` (0: from the first; negative is 0; None: only what comes from now on).
 
         The position is fixed when this returns: whatever is appended afterwards will be delivered. An `after` beyond the
         head waits for later ones. `ended` once a `StreamEnded` was passed and nothing follows it. `Gone` if the node was
         deleted, `Unavailable` while draining. `floor`: how far the node is known to have been written, for a log that was emptied
-        knows nothing of it.
+        knows nothing of it. `epoch`: the life of the log that `after` belongs to; if it is over, the first item is a gap.
         """
         position = await self._log.head(node)
         head = max(position.sequence, floor)
@@ -86,15 +89,25 @@ class Hub:
 
         # A tail that was there already may stand before the head; then its next reading brings what lies between.
         start = head if after is None else max(after, 0)
-        return Subscription(shared.tail, after=start, encode=encode, leave=leave)
+        return Subscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=epoch if after else None)
 
     async def drain(self) -> None:
         """Tell every subscription `Over("restart")`, refuse new ones, stop all tails (I9)."""
         self._draining = True
+        for nudge in list(self._attending):
+            nudge()
         for shared in list(self._shared.values()):
             shared.tail.stop(Over("restart"))
             await _cancelled(shared.task)
         self._shared.clear()
+
+    def attend(self, nudge: Callable[[], None]) -> None:
+        """Call back when draining begins: for those who may have no subscription then."""
+        self._attending.add(nudge)
+
+    def dismiss(self, nudge: Callable[[], None]) -> None:
+        """Call back no more. Idempotent."""
+        self._attending.discard(nudge)
 
     @property
     def is_draining(self) -> bool:
@@ -109,12 +122,11 @@ class Hub:
         """Figures for metrics."""
         return HubStats(self.subscribers(), len(self._shared), self._records, self._messages, self._bytes, self._gaps, self._slow)
 
-    def sent(self, batch: list[Item], size: int) -> None:
-        """Count a batch that a subscriber got, of so many bytes."""
-        self._messages += len(batch)
+    def sent(self, messages: int, size: int, *, gaps: int = 0) -> None:
+        """Count what a subscriber got: messages, among them notices of gaps, and their bytes."""
+        self._messages += messages
         self._bytes += size
-        if len(batch) == 1 and isinstance(batch[0], Gap):  # a gap comes alone
-            self._gaps += 1
+        self._gaps += gaps
 
     def let_go(self) -> None:
         """Count a subscriber that did not read."""

@@ -18,13 +18,19 @@ BATCH_BYTES = 1 << 20
 class Subscription:
     """Use it as an async context manager; leaving it lets the tail go if this was its last reader."""
 
-    def __init__(self, tail: Tail, *, after: int, encode: Encoder, leave: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, tail: Tail, *, after: int, encode: Encoder, leave: Callable[[], Awaitable[None]], head: int, epoch: str | None
+    ) -> None:
         self._tail = tail
         self._encode = encode
         self._leave = leave
-        self._epoch = tail.epoch
+        # The life of the log that the cursor belongs to.
+        self._epoch = epoch or tail.epoch
+        # Where the node's log stood when this began: all up to here is replay.
+        self.head = head
         # True once the producer's end was passed; the stream is over when nothing follows it.
         self._ended = False
+        self._listener: Callable[[], None] | None = None
         self.cursor = after
         self._strip = tail.strip(encode)
         self._strip.users += 1
@@ -33,6 +39,12 @@ class Subscription:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Read no more."""
+        if self._listener is not None:
+            self._tail.listeners.discard(self._listener)
         self._strip.users -= 1
         if self._strip.users == 0:
             self._tail.strips.pop(self._encode, None)
@@ -44,12 +56,17 @@ class Subscription:
         Safe to cancel. A batch is bounded (bytes and number), so a reader far behind costs one batch of memory.
         """
         while True:
-            items = await self._next()
+            items = await self.look()
             if items:
                 return items
+            if items is None:
+                await self._tail.moved()
 
-    async def _next(self) -> list[Item]:
-        """What is there now; after a wait an empty list means "look again"."""
+    async def look(self) -> list[Item] | None:
+        """What is there now, in order: perhaps nothing that is delivered; None: nothing follows before the next waking.
+
+        Safe to cancel. Whoever waits must begin to before anything else is awaited.
+        """
         tail = self._tail
         if self._epoch != tail.epoch:
             return [self._lost()]
@@ -62,10 +79,20 @@ class Subscription:
             return [tail.over]
         if self._ended and self.cursor == tail.cursor:
             return [Over("ended")]
-        await tail.moved()
-        return []
+        return None
 
-    async def _replay(self) -> list[Item]:
+    @property
+    def is_idle(self) -> bool:
+        """True if `look` would answer None."""
+        tail = self._tail
+        return self.cursor >= tail.cursor and tail.over is None and self._epoch == tail.epoch and not self._ended
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call back at each waking, until this subscription is left."""
+        self._listener = listener
+        self._tail.listeners.add(listener)
+
+    async def _replay(self) -> list[Item] | None:
         try:
             page = await self._tail.page(self._encode, self.cursor)
         except Truncated as error:
@@ -73,8 +100,7 @@ class Subscription:
             self.cursor = error.first - 1
             return [gap]
         except EpochChanged:
-            await self._tail.moved()  # the tail learns of it too, and restarts
-            return []
+            return None  # the tail learns of it too, restarts and wakes
         except Gone:
             return [Over("deleted")]
         if not page.entries and self.cursor < self._tail.cursor:  # an emptied log: nothing of it, and nobody to say so
@@ -82,6 +108,11 @@ class Subscription:
             self.cursor = self._tail.cursor
             return [gap]
         return self._pass(page.first, page.entries)
+
+    @property
+    def present_epoch(self) -> str:
+        """The life of the log that is read now."""
+        return self._tail.epoch
 
     def _lost(self) -> Gap:
         """The log began another life: what this reader had not seen of the old one cannot be given."""

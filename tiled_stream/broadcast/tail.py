@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from ..domain.errors import EpochChanged, Gone, TiledStreamError, Truncated
-from ..domain.events import Record, StreamEnded
+from ..domain.events import ChildCreated, Record, StreamEnded
 from ..domain.nodes import NodeId
 from ..log.port import Log
 from .frames import Encoder, Frame, Over
@@ -106,6 +106,8 @@ class Tail:
         # When the readers were woken last (loop time), and the waking that is to come.
         self._woken = 0.0
         self._waking: asyncio.TimerHandle | None = None
+        # Called when readers are woken, for those who wait for many nodes at once.
+        self.listeners: set[Callable[[], None]] = set()
         self.node = node
         self.cursor = cursor
         self.epoch = epoch
@@ -208,6 +210,8 @@ class Tail:
         self._woken = asyncio.get_running_loop().time()
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+        for listener in self.listeners:
+            listener()
 
 
 def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
@@ -218,5 +222,6 @@ def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
             entries.append(END)
             continue
         data = encode(record)
-        entries.append(None if data is None else Frame(record.sequence, record.time, data))
+        node = record.event.node if isinstance(record.event, ChildCreated) else None
+        entries.append(None if data is None else Frame(record.sequence, record.time, data, node))
     return entries

@@ -1,0 +1,67 @@
+"""The nodes below a container, for a subscription that is to miss none of them.
+
+How none is missed: the container is subscribed to first, at some position of its log. Children whose creation stands there or
+before it are asked of the catalog, behind the barrier (I7); those created later come as records of the container, and their logs
+are followed from the first record. A creation has one sequence, so each child is in exactly one of the two sets, whatever happens
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from ..domain.errors import NotFound
+from ..domain.nodes import Node
+from ..domain.search import Page, Search
+from ..nodes.repository import Located
+from ..query.browse import Browse
+from ..wire.structures import structure_to_wire
+
+__all__ = ["Child", "children", "told"]
+
+_PAGE = 200
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A child as it is now. `created`: the sequence of its creation in the log of its parent."""
+
+    at: Located
+    created: int
+
+
+async def children(browse: Browse, parent: Located, *, first: int, last: int) -> AsyncIterator[Child]:
+    """The present children that were created by the records `first`…`last` of their parent, oldest first.
+
+    One that was replaced by another of the same key is left out: that one was created later, and is told by its record.
+    """
+    page = Page(limit=_PAGE)
+    while first <= last:
+        listing = await browse.search(parent, Search(), page)
+        for hit in listing.hits:
+            if not first <= hit.node.created <= last:
+                continue
+            try:
+                at = await browse.resolve(hit.path)
+            except NotFound:  # deleted since
+                continue
+            if at.node.id == hit.node.id:
+                yield Child(at, hit.node.created)
+        if listing.next_cursor is None:
+            return
+        page = Page(limit=_PAGE, cursor=listing.next_cursor)
+
+
+def told(node: Node, path: tuple[str, ...], head: int) -> dict[str, Any]:
+    """What a subscriber is told of a node before its first message."""
+    return {
+        "path": path,
+        "key": node.key,
+        "structure_family": node.family,
+        "specs": [{"name": spec.name, "version": spec.version} for spec in node.specs],
+        "metadata": node.metadata,
+        "structure": structure_to_wire(node.structure, node.family),
+        "head": head,
+    }
