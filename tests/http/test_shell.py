@@ -93,7 +93,13 @@ async def test_pages_of_allowed_origins_may_ask(serve: Any) -> None:
     async with serve(allow_origins=("https://ui.example",)) as server:
         asked = {"Origin": "https://ui.example", "Access-Control-Request-Method": "GET"}
         preflight = await server.client.options("/api/v1/metadata/", headers=asked)
+        assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == "https://ui.example"
+        assert "PATCH" in preflight.headers["access-control-allow-methods"]
+        for path in ("/", "/api/v1/metadata/", "/nothing"):
+            refused = await server.client.options(path, headers={**asked, "Origin": "https://evil.example"})
+            assert refused.status_code == 400
+            assert "access-control-allow-origin" not in refused.headers
         response = await server.client.get("/api/v1/metadata/", headers={"Origin": "https://ui.example"})
         assert response.headers["access-control-allow-origin"] == "https://ui.example"
         assert "x-tiled-request-id" in response.headers["access-control-expose-headers"].lower()

@@ -368,5 +368,5 @@ async def test_a_server_that_takes_frames_gets_a_batch_at_once(written: Any, env
 
 async def test_a_request_without_a_socket_is_told_what_this_is(nobody: httpx.AsyncClient) -> None:
     response = await nobody.get("/api/v1/stream/single/a")
-    assert response.status_code == 426
+    assert response.status_code == 404
     assert "WebSocket" in response.json()["detail"]

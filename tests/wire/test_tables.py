@@ -11,6 +11,7 @@ import random
 from typing import Any
 
 import numpy
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -359,3 +360,13 @@ class TestColumnsAsArrays:
     def test_one_long_text_does_not_make_all_of_them_long(self) -> None:
         with pytest.raises(NotSupported, match="padding"):
             column_array(one(["a" * 100_000] + ["b"] * 1000)["x"])
+
+
+def test_the_index_of_a_part_of_a_frame_stays_what_it_was() -> None:
+    frame = pandas.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]})
+    structure = structure_of(pyarrow.Table.from_pandas(frame).schema)
+    part = frame[2:].set_index(pandas.Index([2, 3]))
+    rows = decode_rows(file_of(pyarrow.Table.from_pandas(part)), structure)
+    assert read_table(rows.body).to_pandas().index.tolist() == [2, 3]
+    loose = frame[2:].set_index(pandas.Index([7, 3]))
+    assert read_table(decode_rows(file_of(pyarrow.Table.from_pandas(loose)), structure).body).num_columns == 1

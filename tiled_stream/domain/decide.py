@@ -66,7 +66,7 @@ def block_written(structure: ArrayStructure, command: WriteBlock) -> ArrayWritte
 def region_written(structure: ArrayStructure, command: PatchArray) -> ArrayWritten:
     """PATCH of a region; with `extend` the array grows to hold it, else a region that does not fit is a `Conflict`."""
     if command.extend and not command.persist:
-        raise Unsatisfiable("Cannot extend an array without persisting it: drop either 'extend' or 'persist=false'.")
+        raise Unsatisfiable("Cannot PATCH an array with both parameters 'extend' and 'persist=false': drop one of them.")
     if len(command.shape) != len(structure.shape):
         raise Conflict(f"A patch of {len(command.shape)} dimensions does not fit an array of {len(structure.shape)}.")
     offset = pad_offset(command.offset, len(structure.shape))

@@ -15,7 +15,7 @@ from ..domain.search import FILTERS
 from ..wire.negotiate import ALIASES, FORMATS
 from .answers import answer
 from .auth import authentication_of
-from .params import API, base_url
+from .params import API, base_url, header
 from .services import Edge, edge_of
 from .user_access import UserAccess
 
@@ -76,7 +76,7 @@ client = from_uri("{escape(url)}", api_key="…")</pre>
 def _authentication(request: Connection, edge: Edge, url: str) -> dict[str, Any]:
     access = request.app.state["access"]
     if isinstance(access, UserAccess):
-        return authentication_of(access, url)
+        return authentication_of(access, url, header(request.scope, b"user-agent") or "")
     return {"required": not edge.settings.public, "providers": [], "links": None}
 
 

@@ -80,13 +80,15 @@ def create_app(
         cors_config=_cors(settings),
         on_startup=list(on_startup),
         on_shutdown=list(on_shutdown),
-        openapi_config=docs.openapi_config(),
+        openapi_config=docs.openapi_config(has_accounts=access.is_multi_user),
         request_max_body_size=settings.request_bytesize_limit,
         state=State({"edge": edge, "access": access, "metrics": figures}),
         logging_config=None,
         debug=False,
     )
-    return Shell(application, streams=stream.Streams(edge, access), access=access, metrics=figures)
+    return Shell(
+        application, streams=stream.Streams(edge, access), access=access, metrics=figures, origins=settings.allow_origins
+    )
 
 
 def _cors(settings: EdgeSettings) -> CORSConfig | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -146,7 +147,11 @@ async def post_logout(request: Connection) -> ASGIResponse:
     return ASGIResponse(body=b"{}", media_type="application/json", headers={"Set-Cookie": cookie})
 
 
-def authentication_of(access: UserAccess, url: str) -> dict[str, Any]:
+#: Clients before 0.1.0b17 knew the mode by another name.
+_OLD_CLIENT = re.compile(r"python-tiled/0\.(0\.|1\.0(a|b([0-9]|1[0-6])$))")
+
+
+def authentication_of(access: UserAccess, url: str, user_agent: str) -> dict[str, Any]:
     """What the about page says of how to log in."""
     auth = f"{url}/auth"
     return {
@@ -154,7 +159,7 @@ def authentication_of(access: UserAccess, url: str) -> dict[str, Any]:
         "providers": [
             {
                 "provider": provider.name,
-                "mode": "internal",
+                "mode": "password" if _OLD_CLIENT.match(user_agent) else "internal",
                 "links": {"auth_endpoint": f"{auth}/provider/{provider.name}/token"},
                 "confirmation_message": provider.confirmation_message,
                 "extra_scopes": None,

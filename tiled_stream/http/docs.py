@@ -12,9 +12,12 @@ import orjson
 from litestar import MediaType, Request, get
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, SecurityScheme
 from litestar.response.base import ASGIResponse
 
 from .._version import __version__
+from ..accounts.model import ALL_SCOPES
+from .params import API
 
 __all__ = ["ROUTES", "DocsPage", "openapi_config"]
 
@@ -50,12 +53,19 @@ async def get_openapi(request: Request[Any, Any, Any]) -> ASGIResponse:
     return ASGIResponse(body=body, media_type="application/json")
 
 
-def openapi_config() -> OpenAPIConfig:
+def openapi_config(*, has_accounts: bool = False) -> OpenAPIConfig:
     """The schema is built when it is first asked for, so it costs nothing at the start."""
+    schemes = {
+        "ApiKey": SecurityScheme(type="apiKey", name="Authorization", security_scheme_in="header", description="Apikey KEY")
+    }
+    if has_accounts:
+        login = OAuthFlow(token_url=f"{API}/auth/provider/{{provider}}/token", scopes=dict.fromkeys(sorted(ALL_SCOPES), ""))
+        schemes["OAuth2PasswordBearer"] = SecurityScheme(type="oauth2", flows=OAuthFlows(password=login))
     return OpenAPIConfig(
         title="tiled_stream",
         version=__version__,
         path="/docs",
+        components=Components(security_schemes={**schemes}),
         render_plugins=[DocsPage()],
         use_handler_docstrings=True,
     )

@@ -10,10 +10,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .access import CSRF_COOKIE, KEY_COOKIE, Access
+from .cors import is_preflight, preflight
 from .metrics import Metrics
 from .params import API, Query, header
 
@@ -30,9 +31,12 @@ _SHORT = {API, f"{API}/metadata", f"{API}/search"}
 class Shell:
     """Wraps `app`, which answers requests, and `streams`, which has the sockets; `metrics` may be None."""
 
-    def __init__(self, app: ASGIApp, *, streams: ASGIApp, access: Access, metrics: Metrics | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, streams: ASGIApp, access: Access, metrics: Metrics | None, origins: Sequence[str] = ()
+    ) -> None:
         self._app = app
         self._streams = streams
+        self._origins = origins
         self.access = access
         self.metrics = metrics
 
@@ -49,6 +53,9 @@ class Shell:
         path = scope["path"]
         if "//" in path:
             path = scope["path"] = _SLASHES.sub("/", path)
+        if is_preflight(scope):
+            await preflight(scope, send, self._origins)
+            return
         if path in _SHORT and scope["method"] == "GET":
             await _redirect(scope, send)
             return

@@ -45,8 +45,7 @@ async def close_stream(request: Connection) -> ASGIResponse:
 @get(["/stream/single", "/stream/single/{path:path}", "/stream/many"], opt={"scopes": ()}, include_in_schema=False)
 async def get_single(request: Connection) -> ASGIResponse:
     """Somebody came here without a WebSocket."""
-    body = b'{"detail":"This is a WebSocket endpoint; connect with ws:// or wss://."}'
-    return ASGIResponse(body=body, media_type="application/json", status_code=426, headers={"Upgrade": "websocket"})
+    raise NotFound("There is no page here: this is a WebSocket endpoint; connect with ws:// or wss://.")
 
 
 class Streams:

@@ -32,9 +32,9 @@ class SimpleTiledServer:
     """Starts when it is made; streaming included.
 
     `directory` keeps everything and can be opened again later; None: a temporary one that goes with `close`.
-    `api_key`: letters and digits, random if None. `port` 0: any free one. `readable_storage`: directories whose files may be
-    registered. Raises `SettingsError` (a key or port that cannot be) or `Unavailable` (the directory is in use, or of a newer
-    version). Use it as a context manager, or call `close`.
+    `api_key`: letters and digits, random if None. `port` 0: any free one. `readable_storage`: directories, or one, whose files
+    may be registered. Raises `SettingsError` (a key or port that cannot be) or `Unavailable` (the directory is in use, or of a
+    newer version). Use it as a context manager, or call `close`.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class SimpleTiledServer:
         directory: str | Path | None = None,
         api_key: str | None = None,
         port: int = 0,
-        readable_storage: Sequence[str | Path] | None = None,
+        readable_storage: Sequence[str | Path] | str | Path | None = None,
     ) -> None:
         self.api_key = api_key or secrets.token_hex(8)
+        readable = (readable_storage,) if isinstance(readable_storage, str | Path) else readable_storage or ()
         with contextlib.ExitStack() as stack:  # undone in reverse order, by `close` or when something here fails
             if directory is None:
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tiled-stream-"))
@@ -52,7 +53,7 @@ class SimpleTiledServer:
             else:
                 log = "local"
             self.directory = Path(directory).absolute()
-            settings = _settings(self.directory, log, api_key=self.api_key, port=port, readable=readable_storage or ())
+            settings = _settings(self.directory, log, api_key=self.api_key, port=port, readable=readable)
             listening = listening_socket(_HOST, port, send_timeout_seconds=settings.send_timeout_seconds)
             stack.enter_context(listening)
             self.port: int = listening.getsockname()[1]

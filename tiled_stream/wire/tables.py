@@ -123,7 +123,8 @@ def decode_rows(body: bytes, structure: TableStructure) -> Rows:
         return Rows(bytes(body), table.num_rows)
     try:
         columns = [c if c.type == f.type else c.cast(f.type) for c, f in zip(table.columns, declared, strict=True)]
-        cast = pyarrow.Table.from_arrays(columns, schema=declared)
+        metadata = declared.metadata if table is uploaded else _ranged(uploaded) or declared.metadata
+        cast = pyarrow.Table.from_arrays(columns, schema=declared.with_metadata(metadata))
     except (pyarrow.ArrowException, ValueError) as error:
         raise Malformed(f"A column cannot be cast to its declared type: {error}") from None
     return Rows(_arrow_file(cast), cast.num_rows)
@@ -133,6 +134,33 @@ def _without_index(table: pyarrow.Table, declared: list[str]) -> pyarrow.Table:
     """Pandas adds the index of a frame as a column; where the structure does not declare one, it carries nothing."""
     extra = [n for n in table.schema.names if _INDEX.match(n) and n not in declared]
     return table.drop_columns(extra) if extra else table
+
+
+def _ranged(table: pyarrow.Table) -> dict[bytes, bytes] | None:
+    """Metadata in which the index of a part of a frame (4, 5, 6 …) is a range, as pandas spells it where it makes no column.
+
+    None if the index is no such range: then it is lost, as nothing declares it.
+    """
+    import numpy
+
+    index = [n for n in table.schema.names if _INDEX.match(n)]
+    metadata = table.schema.metadata or {}
+    if len(index) != 1 or b"pandas" not in metadata or str(table.schema.field(index[0]).type) != "int64" or not table.num_rows:
+        return None
+    values = table.column(index[0]).to_numpy()
+    begin = int(values[0])
+    try:
+        pandas = orjson.loads(metadata[b"pandas"])
+        columns = [column for column in pandas["columns"] if column["field_name"] != index[0]]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    if table.column(index[0]).null_count or not numpy.array_equal(values, numpy.arange(begin, begin + len(values))):
+        return None
+    pandas |= {
+        "columns": columns,
+        "index_columns": [{"kind": "range", "name": None, "start": begin, "stop": begin + len(values), "step": 1}],
+    }
+    return {**metadata, b"pandas": orjson.dumps(pandas)}
 
 
 def read_table(body: bytes) -> pyarrow.Table:
