@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import numpy
 import orjson
+import pyarrow
 import pytest
 
 ROW = numpy.arange(3.0).tobytes()
@@ -33,6 +35,14 @@ class Many:
             s, n, message = await self.next()
             if message["type"] == kind and subscription in (None, s) and node in (None, n):
                 return message
+
+    async def first(self, kind: str, subscription: int, node: int = 0) -> dict[str, Any]:
+        """The first such message, whether it has come already or not."""
+        while True:
+            for message in self.got.get((subscription, node), []):
+                if message["type"] == kind:
+                    return message
+            await self.next()
 
     def kinds(self, subscription: int, node: int = 0) -> list[str]:
         return [message["type"] for message in self.got.get((subscription, node), [])]
@@ -141,3 +151,161 @@ async def test_the_end_of_the_root_is_told_after_all_below_it(server: Any) -> No
     many.socket._may_send.set()
     await many.until("ended", 1, 0)
     assert many.sequences(1, 1) == [1, 2, 3, 4]
+
+
+def arrow_file(table: pyarrow.Table) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def rows(message: dict[str, Any]) -> pyarrow.Table:
+    return pyarrow.ipc.open_file(pyarrow.BufferReader(message["payload"])).read_all()
+
+
+TABLE = pyarrow.table({"t": [1.0, 2.0, 3.0], "x": [5.0, float("nan"), 4.0], "name": ["a", "b", "c"]})
+
+
+async def test_some_columns(server: Any) -> None:
+    await server.table("t", TABLE)
+    many = await connect(server, "?envelope_format=msgpack")
+    many.say(type="subscribe", id=1, path="t", start=0, columns=["x", "t"])
+    many.say(type="subscribe", id=2, path="t", start=0)
+    schema = await many.first("table-schema", 1)
+    assert rows(await many.first("table-data", 1)).schema.names == ["t", "x"]
+    assert rows(await many.first("table-data", 2)).schema.names == ["t", "x", "name"]
+    text = schema["arrow_schema"].partition(",")[2]
+    assert pyarrow.ipc.read_schema(pyarrow.BufferReader(base64.b64decode(text))).names == ["t", "x"]
+    many.say(type="subscribe", id=3, path="t", columns=["y"])
+    assert (await many.first("error", 3))["status"] == 422
+
+
+async def test_every_other_pixel_and_headers_alone(server: Any) -> None:
+    images = numpy.arange(2 * 4 * 4.0).reshape(2, 4, 4)
+    await server.array("a", images)
+    many = await connect(server, "?envelope_format=msgpack")
+    many.say(type="subscribe", id=1, path="a", start=0, slice="::2,1:3")
+    many.say(type="subscribe", id=2, path="a", start=0, payload=False)
+    many.say(type="subscribe", id=3, path="a", slice="::2,::2,::2")
+    part = await many.first("array-data", 1)
+    assert part["shape"] == [2, 2, 2]
+    assert numpy.array_equal(numpy.frombuffer(part["payload"]).reshape(2, 2, 2), images[:, ::2, 1:3])
+    bare = await many.first("array-data", 2)
+    assert "payload" not in bare
+    assert (bare["shape"], bare["bytes"], bare["sequence"]) == ([2, 4, 4], images.nbytes, 1)
+    assert (await many.first("error", 3))["status"] == 422
+
+
+async def test_the_latest_of_many_at_most_so_often(server: Any) -> None:
+    await server.array("a", numpy.zeros(3), write=False)
+    many = await connect(server, "?envelope_format=msgpack")
+    many.say(type="subscribe", id=1, path="a", start=0, max_hz=10)
+    await many.until("live", 1)
+    for n in range(20):
+        await server.ok("PUT", "/array/full/a", content=numpy.full(3, float(n)).tobytes())
+    while not many.sequences(1) or many.sequences(1)[-1] < 20:
+        await many.next()
+    got = many.got[1, 0]
+    stood = sum(
+        1 + (got[n - 1]["skipped"] if got[n - 1]["type"] == "thinned" else 0)
+        for n, message in enumerate(got)
+        if message["type"] == "array-data"
+    )
+    assert stood == 20
+    assert len(many.sequences(1)) < 10
+    assert numpy.frombuffer(got[-1]["payload"])[0] == 19
+
+
+async def test_the_extremes_of_many_rows(server: Any) -> None:
+    await server.table("t", TABLE, append=False)
+    many = await connect(server, "?envelope_format=msgpack")
+    many.say(type="subscribe", id=1, path="t", start=0, max_hz=20, thin="minmax", columns=["x"])
+    await many.until("live", 1)
+    generator = numpy.random.default_rng(1)
+    written = []
+    for n in range(30):
+        x = generator.normal(size=5)
+        written += list(x)
+        more = arrow_file(pyarrow.table({"t": x, "x": x, "name": [str(n)] * 5}))
+        await server.ok("PATCH", "/table/partition/t?partition=0", content=more)
+    while not many.sequences(1) or many.sequences(1)[-1] < 30:
+        await many.next()
+    values = [v for message in many.got[1, 0] if message["type"] == "table-data" for v in rows(message)["x"].to_pylist()]
+    assert min(values) == min(written)
+    assert max(values) == max(written)
+    assert len(values) < 60
+    # In the order in which they were written.
+    places = [written.index(v) for v in values]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ({"type": "subscribe", "id": 0}, 422),
+        ({"type": "subscribe", "id": 1, "max_hz": 0}, 422),
+        ({"type": "subscribe", "id": 1, "colums": ["a"]}, 422),
+        ({"type": "nonsense"}, 422),
+        ({"type": "unsubscribe", "id": 5}, 404),
+        ({"type": "subscribe", "id": 1, "path": "nowhere"}, 404),
+    ],
+)
+async def test_what_is_not_understood_is_told_and_the_socket_stays(server: Any, message: dict[str, Any], status: int) -> None:
+    many = await connect(server)
+    many.say(**message)
+    error = await many.until("error")
+    assert error["status"] == status
+    assert error["detail"]
+    many.say(type="ping", id="x")
+    assert (await many.until("pong"))["id"] == "x"
+
+
+async def test_a_number_is_free_again_after_unsubscribing(arrays: Any) -> None:
+    many = await connect(arrays)
+    many.say(type="subscribe", id=1, path="a")
+    await many.until("live", 1)
+    many.say(type="subscribe", id=1, path="b")
+    assert (await many.until("error", 0))["status"] == 409
+    many.say(type="unsubscribe", id=1)
+    await many.until("unsubscribed", 1)
+    assert arrays.assembly.hub.subscribers() == 0
+    many.say(type="subscribe", id=1, path="b", start=0)
+    await many.until("array-data", 1)
+
+
+async def test_a_server_that_stops_closes_also_who_has_no_subscription(server: Any) -> None:
+    many = await connect(server)
+    await server.assembly.drain()
+    assert await many.socket.closed() == (1012, "Server restart")
+
+
+async def test_resuming_by_cursors_misses_nothing(server: Any) -> None:
+    await server.create("run")
+    await server.array("run/a", numpy.zeros(3))
+    first = await connect(server)
+    first.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+    await first.until("array-data", 1)
+    epoch = first.got[1, 0][0]["epoch"]
+    await server.array("run/b", numpy.zeros(3))
+    await server.ok("PUT", "/array/full/run/a", content=ROW)
+    second = await connect(server)
+    second.say(type="subscribe", id=1, path="run", subtree=True, epoch=epoch, cursors={"": 1, "a": 1})
+    for _ in range(2):
+        await second.until("array-data", 1)
+    assert second.sequences(1, second.number(1, "run/a")) == [2]
+    assert second.sequences(1, second.number(1, "run/b")) == [1]
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="run/a", start=2, epoch="another")
+    gap = await many.until("gap", 1)
+    assert (gap["first"], gap["last"], gap["reason"]) == (2, 2, "epoch")
+
+
+async def test_a_key_is_shown_first(server: Any) -> None:
+    socket = await server.socket_at("/many", {}).accepted()
+    socket.say(text='{"type":"subscribe","id":1}')
+    assert (await socket.closed())[0] == 4001
+    many = Many(await server.socket_at("/many", {}).accepted())
+    many.say(type="auth", api_key="secret")
+    many.say(type="subscribe", id=1)
+    await many.until("live", 1)

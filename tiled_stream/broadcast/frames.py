@@ -10,7 +10,7 @@ import msgspec
 from ..domain.events import Record
 from ..domain.nodes import Node
 
-__all__ = ["Encoder", "Frame", "Gap", "Item", "Over"]
+__all__ = ["Encoder", "Frame", "Gap", "Item", "Over", "Skipped"]
 
 
 class Encoder(Hashable, Protocol):
@@ -39,10 +39,16 @@ class Gap(msgspec.Struct, frozen=True):
     reason: Literal["truncated", "epoch"]
 
 
+class Skipped(msgspec.Struct, frozen=True):
+    """The frame that follows stands for this many records more (a thinned subscription)."""
+
+    count: int
+
+
 class Over(msgspec.Struct, frozen=True):
     """Nothing more will come. `ended`: the producer said so · `deleted`: the node is gone · `restart`: this server stops."""
 
     reason: Literal["ended", "deleted", "restart"]
 
 
-Item = Frame | Gap | Over
+Item = Frame | Gap | Over | Skipped

@@ -16,11 +16,12 @@ from ..domain.errors import Unavailable
 from ..domain.events import DELIVERED, Record
 from ..domain.nodes import NodeId
 from ..log.port import Log
-from .frames import Encoder, Frame, Gap, Item, Over
+from .frames import Encoder, Frame, Gap, Item, Over, Skipped
 from .subscription import Subscription
 from .tail import Tail
+from .thin import Thinner, ThinSubscription
 
-__all__ = ["Encoder", "Frame", "Gap", "Hub", "HubStats", "Item", "Over", "Subscription"]
+__all__ = ["Encoder", "Frame", "Gap", "Hub", "HubStats", "Item", "Over", "Skipped", "Subscription"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,14 @@ class Hub:
         self._messages = self._bytes = self._gaps = self._slow = 0
 
     async def subscribe(
-        self, node: NodeId, after: int | None, encode: Encoder, *, floor: int = 0, epoch: str | None = None
+        self,
+        node: NodeId,
+        after: int | None,
+        encode: Encoder,
+        *,
+        floor: int = 0,
+        epoch: str | None = None,
+        thin: Thinner | None = None,
     ) -> Subscription:
         """Begin after sequence `after` (0: from the first; negative is 0; None: only what comes from now on).
 
@@ -74,6 +82,7 @@ class Hub:
         head waits for later ones. `ended` once a `StreamEnded` was passed and nothing follows it. `Gone` if the node was
         deleted, `Unavailable` while draining. `floor`: how far the node is known to have been written, for a log that was emptied
         knows nothing of it. `epoch`: the life of the log that `after` belongs to; if it is over, the first item is a gap.
+        `thin`: fewer messages.
         """
         position = await self._log.head(node)
         head = max(position.sequence, floor)
@@ -89,7 +98,10 @@ class Hub:
 
         # A tail that was there already may stand before the head; then its next reading brings what lies between.
         start = head if after is None else max(after, 0)
-        return Subscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=epoch if after else None)
+        life = epoch if after else None
+        if thin is not None:
+            return ThinSubscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=life, thinner=thin)
+        return Subscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=life)
 
     async def drain(self) -> None:
         """Tell every subscription `Over("restart")`, refuse new ones, stop all tails (I9)."""

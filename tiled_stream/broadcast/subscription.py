@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 from ..domain.errors import EpochChanged, Gone, Truncated
 from .frames import Encoder, Frame, Gap, Item, Over
-from .tail import Entry, Tail, _End
+from .tail import AnyStrip, Entry, Tail, _End
 
 __all__ = ["Subscription"]
 
@@ -30,10 +30,9 @@ class Subscription:
         self.head = head
         # True once the producer's end was passed; the stream is over when nothing follows it.
         self._ended = False
-        self._listener: Callable[[], None] | None = None
         self.cursor = after
-        self._strip = tail.strip(encode)
-        self._strip.users += 1
+        self._listener: Callable[[], None] | None = None
+        self._join()
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -44,11 +43,16 @@ class Subscription:
     async def leave(self) -> None:
         """Read no more."""
         if self._listener is not None:
-            self._tail.listeners.discard(self._listener)
-        self._strip.users -= 1
-        if self._strip.users == 0:
-            self._tail.strips.pop(self._encode, None)
+            self._waking.listeners.discard(self._listener)
+        self._tail.leave(*self._shared)
         await self._leave()
+
+    def _join(self) -> None:
+        """Share with those who are sent the same."""
+        self._strip = self._tail.strip(self._encode)
+        self._shared: tuple[Hashable, AnyStrip] = (self._encode, self._strip)
+        self._waking = self._tail.waking
+        self._tail.join(*self._shared)
 
     async def take(self) -> list[Item]:
         """What follows the cursor, at least one item, in order; waits if there is nothing. After `Over` nothing more is taken.
@@ -60,7 +64,7 @@ class Subscription:
             if items:
                 return items
             if items is None:
-                await self._tail.moved()
+                await self._waking.wait()
 
     async def look(self) -> list[Item] | None:
         """What is there now, in order: perhaps nothing that is delivered; None: nothing follows before the next waking.
@@ -70,11 +74,8 @@ class Subscription:
         tail = self._tail
         if self._epoch != tail.epoch:
             return [self._lost()]
-        if self.cursor < tail.cursor and tail.over is None:
-            strip = self._strip
-            if self.cursor + 1 >= strip.first:
-                return self._pass(strip.first, strip.entries)
-            return await self._replay()
+        if tail.over is None and self._may_follow():
+            return await self._following()
         if tail.over is not None:
             return [tail.over]
         if self._ended and self.cursor == tail.cursor:
@@ -85,29 +86,51 @@ class Subscription:
     def is_idle(self) -> bool:
         """True if `look` would answer None."""
         tail = self._tail
-        return self.cursor >= tail.cursor and tail.over is None and self._epoch == tail.epoch and not self._ended
+        return not self._may_follow() and tail.over is None and self._epoch == tail.epoch and not self._ended
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call back at each waking, until this subscription is left."""
         self._listener = listener
-        self._tail.listeners.add(listener)
+        self._waking.listeners.add(listener)
+
+    def _may_follow(self) -> bool:
+        """Is there something after the cursor?"""
+        return self.cursor < self._tail.cursor
+
+    async def _following(self) -> list[Item] | None:
+        """What follows the cursor, from the window that all share or from the log."""
+        strip = self._strip
+        if self.cursor + 1 >= strip.first:
+            return self._pass(strip.first, strip.entries)
+        return await self._replay()
 
     async def _replay(self) -> list[Item] | None:
         try:
-            page = await self._tail.page(self._encode, self.cursor)
+            items = await self._paged()
         except Truncated as error:
-            gap = Gap(self.cursor + 1, error.first - 1, "truncated")
-            self.cursor = error.first - 1
-            return [gap]
+            return [self._missing(min(error.first - 1, self._window()))]
         except EpochChanged:
             return None  # the tail learns of it too, restarts and wakes
         except Gone:
             return [Over("deleted")]
-        if not page.entries and self.cursor < self._tail.cursor:  # an emptied log: nothing of it, and nobody to say so
-            gap = Gap(self.cursor + 1, self._tail.cursor, "truncated")
-            self.cursor = self._tail.cursor
-            return [gap]
+        return [self._missing(self._window())] if items is None else items
+
+    async def _paged(self) -> list[Item] | None:
+        """A page of the log. None: an emptied log has nothing of it, and nobody to say so."""
+        page = await self._tail.page(self._encode, self.cursor)
+        if not page.entries and self.cursor < self._tail.cursor:
+            return None
         return self._pass(page.first, page.entries)
+
+    def _window(self) -> int:
+        """The last sequence that is asked of the log; what follows is at hand."""
+        return self._strip.first - 1
+
+    def _missing(self, last: int) -> Gap:
+        """What follows up to `last` has left the log."""
+        gap = Gap(self.cursor + 1, last, "truncated")
+        self.cursor = last
+        return gap
 
     @property
     def present_epoch(self) -> str:

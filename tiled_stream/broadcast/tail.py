@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
 
 from ..domain.errors import EpochChanged, Gone, TiledStreamError, Truncated
 from ..domain.events import ChildCreated, Record, StreamEnded
@@ -19,7 +20,7 @@ from ..domain.nodes import NodeId
 from ..log.port import Log
 from .frames import Encoder, Frame, Over
 
-__all__ = ["END", "Entry", "Page", "Tail"]
+__all__ = ["END", "AnyStrip", "Entry", "Page", "Strip", "Tail", "Waking"]
 
 
 class _End:
@@ -46,17 +47,59 @@ PAGE_BYTES = 1 << 20
 PAGES = 8
 
 
+class Waking:
+    """Wakes who waits for something new, one by one or all that they wait for at once."""
+
+    __slots__ = ("_moved", "listeners")
+
+    def __init__(self) -> None:
+        self._moved = asyncio.Event()
+        # Called at each waking, by those who wait for many nodes at once.
+        self.listeners: set[Callable[[], None]] = set()
+
+    async def wait(self) -> None:
+        """Until the next waking. Safe to cancel."""
+        await self._moved.wait()
+
+    def wake(self) -> None:
+        """Everybody, once."""
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+        for listener in self.listeners:
+            listener()
+
+
+class AnyStrip(Protocol):
+    """What subscribers of one kind share. `users` are those who read it."""
+
+    users: int
+
+    @property
+    def waking(self) -> Waking: ...
+
+    def extend(self, records: Sequence[Record], /) -> None: ...
+
+    def restart(self, first: int, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Strip:
     """The encoded window of one encoder: `entries[i]` stands at sequence ``first + i``."""
 
-    __slots__ = ("_bytes", "encode", "entries", "first", "users")
+    __slots__ = ("_bytes", "encode", "entries", "first", "users", "waking")
 
-    def __init__(self, encode: Encoder, first: int) -> None:
+    def __init__(self, encode: Encoder, first: int, waking: Waking) -> None:
         self.encode = encode
         self.entries: list[Entry] = []
         self.first = first
         self.users = 0
+        # That of the tail: a crowd is woken together.
+        self.waking = waking
         self._bytes = 0
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def restart(self, first: int) -> None:
         """Begin anew, empty, at `first`."""
@@ -102,17 +145,15 @@ class Tail:
         self._arrived = arrived
         self._pages: OrderedDict[tuple[Encoder, int], Page] = OrderedDict()
         self._paging = asyncio.Lock()
-        self._moved = asyncio.Event()
         # When the readers were woken last (loop time), and the waking that is to come.
         self._woken = 0.0
         self._waking: asyncio.TimerHandle | None = None
-        # Called when readers are woken, for those who wait for many nodes at once.
-        self.listeners: set[Callable[[], None]] = set()
+        self.waking = Waking()
         self.node = node
         self.cursor = cursor
         self.epoch = epoch
         self.over: Over | None = None
-        self.strips: dict[Encoder, Strip] = {}
+        self.strips: dict[Hashable, AnyStrip] = {}
 
     async def follow(self) -> None:
         """Read until the node is gone or the log fails; the owner cancels it when nobody subscribes any more."""
@@ -138,22 +179,34 @@ class Tail:
         finally:
             if self._waking is not None:
                 self._waking.cancel()
+            for strip in self.strips.values():
+                strip.close()
 
     def stop(self, why: Over) -> None:
         """Tell everyone that nothing more will come."""
         self.over = self.over or why
-        self._wake()
+        self._wake_all()
 
     def strip(self, encode: Encoder) -> Strip:
-        """The window of this encoder, from now on."""
+        """The window of this encoder, from now on. `join` it."""
         strip = self.strips.get(encode)
-        if strip is None:
-            strip = self.strips[encode] = Strip(encode, self.cursor + 1)
-        return strip
+        return strip if isinstance(strip, Strip) else Strip(encode, self.cursor + 1, self.waking)
 
-    async def moved(self) -> None:
-        """Wait until something was read, or it is over. Safe to cancel."""
-        await self._moved.wait()
+    def join(self, key: Hashable, strip: AnyStrip) -> None:
+        """One reader more of a strip."""
+        self.strips[key] = strip
+        strip.users += 1
+
+    def leave(self, key: Hashable, strip: AnyStrip) -> None:
+        """One less; the last one takes it along."""
+        strip.users -= 1
+        if strip.users == 0:
+            strip.close()
+            self.strips.pop(key, None)
+
+    async def read(self, after: int, *, limit: int = PAGE_RECORDS) -> list[Record]:
+        """The records after `after` from the log, bounded like a page. Raises `Truncated`, `EpochChanged`, `Gone`."""
+        return await self._log.read(self.node, after, limit=limit, max_bytes=PAGE_BYTES, epoch=self.epoch)
 
     async def page(self, encode: Encoder, after: int) -> Page:
         """The records after `after` from the log, at least one if there is one. Raises `Truncated`, `EpochChanged`, `Gone`."""
@@ -161,7 +214,7 @@ class Tail:
             page = self._at_hand(encode, after)
             if page is not None:
                 return page
-            records = await self._log.read(self.node, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES, epoch=self.epoch)
+            records = await self.read(after)
             page = Page(after + 1, encoded(records, encode))
             if records:
                 self._pages[encode, after] = page
@@ -191,12 +244,14 @@ class Tail:
         self._pages.clear()
         for strip in self.strips.values():
             strip.restart(cursor + 1)
-        self._wake()
+        self._wake_all()
 
     def _wake_soon(self) -> None:
         """At once if few read or the last waking is long ago; else what comes meanwhile travels along."""
         loop = asyncio.get_running_loop()
-        readers = sum(strip.users for strip in self.strips.values())
+        readers = sum(strip.users for strip in self.strips.values() if strip.waking is self.waking)
+        if not readers:
+            return
         wait = self._woken + min(PACE_MOST, PACE_A_READER * readers) - loop.time()
         if wait <= 0:
             self._wake()
@@ -208,10 +263,14 @@ class Tail:
             self._waking.cancel()
             self._waking = None
         self._woken = asyncio.get_running_loop().time()
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
-        for listener in self.listeners:
-            listener()
+        self.waking.wake()
+
+    def _wake_all(self) -> None:
+        """Also those who are not woken for each record."""
+        self._wake()
+        for strip in self.strips.values():
+            if strip.waking is not self.waking:
+                strip.waking.wake()
 
 
 def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:

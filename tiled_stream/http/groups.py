@@ -10,9 +10,10 @@ import asyncio
 from ..broadcast.hub import Subscription
 from ..nodes.repository import Located
 from ..wire.many import Subscribe
-from ..wire.messages import MessageEncoder
+from ..wire.messages import Envelope, MessageEncoder
+from ..wire.views import Thinning, View, ViewEncoder, viewed
 
-__all__ = ["Group", "Out", "Part"]
+__all__ = ["Group", "Out", "Part", "encoder_of"]
 
 
 class Part:
@@ -27,7 +28,7 @@ class Part:
         *,
         number: int,
         prefix: bytes,
-        encoder: MessageEncoder,
+        encoder: MessageEncoder | ViewEncoder,
         subscription: Subscription,
         is_new: bool,
     ) -> None:
@@ -57,10 +58,11 @@ class Part:
 class Group:
     """One subscription of the client. `wanted` is how it was asked for."""
 
-    __slots__ = ("is_over", "next_number", "owed", "parts", "path", "tasks", "wanted")
+    __slots__ = ("is_over", "next_number", "owed", "parts", "path", "tasks", "view", "wanted")
 
     def __init__(self, wanted: Subscribe) -> None:
         self.wanted = wanted
+        self.view = View(wanted.columns, wanted.slice or "", wanted.payload)
         self.path: tuple[str, ...] = ()
         self.parts: set[Part] = set()
         self.next_number = 0
@@ -108,3 +110,21 @@ class Out:
     def add(self, prefix: bytes, data: bytes) -> None:
         """One message more."""
         self.messages.append((prefix, data))
+
+
+def encoder_of(
+    envelope: Envelope, base_url: str, at: Located, *, wanted: Subscribe, view: View
+) -> tuple[MessageEncoder | ViewEncoder, Thinning | None]:
+    """How a node is encoded as the client wants to see it, and how it is thinned. Containers are told whole: they are few words.
+
+    `NotFound` for a family without a stream.
+    """
+    node = at.node
+    plain = MessageEncoder(envelope, base_url, at.path, viewed(node.structure, view), node.family)
+    if node.family == "container":
+        return plain, None
+    thin = None
+    if wanted.max_hz is not None:
+        is_minmax = wanted.thin == "minmax" and node.family == "table" and view.payload
+        thin = Thinning(1 / wanted.max_hz, is_minmax, view.columns if is_minmax else None)
+    return plain if view == View() else ViewEncoder(plain, view, node), thin

@@ -11,7 +11,7 @@ from typing import Any
 from litestar import Request, delete, get
 from litestar.response.base import ASGIResponse
 
-from ..broadcast.hub import Frame, Gap, Item, Over, Subscription
+from ..broadcast.hub import Frame, Gap, Item, Over, Skipped, Subscription
 from ..domain.commands import EndStream
 from ..domain.errors import Malformed, NotFound
 from ..wire.messages import MessageEncoder
@@ -116,7 +116,7 @@ class _SingleSocket(Socket):
 
     async def _frames(self, batch: list[Item]) -> None:
         opcode = 0x82 if self.envelope == "msgpack" else 0x81
-        messages = [framed(opcode, self._message(item)) for item in batch if not isinstance(item, Over)]
+        messages = [framed(opcode, self._message(item)) for item in batch if not isinstance(item, Over | Skipped)]
         if messages:
             frames = b"".join(messages)
             await self.send_frames(frames)
@@ -129,6 +129,8 @@ class _SingleSocket(Socket):
     async def _item(self, item: Item) -> None:
         if isinstance(item, Over):
             raise Closed(*REASONS[item.reason])
+        if isinstance(item, Skipped):
+            return  # of thinned subscriptions; there are none here
         data = self._message(item)
         await self.send_message(data)
         self.edge.hub.sent(1, len(data), gaps=isinstance(item, Gap))

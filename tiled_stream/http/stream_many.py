@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from ..broadcast.bundle import Bundle
-from ..broadcast.hub import Frame, Gap, Item, Over
-from ..domain.errors import Gone, Malformed, NotFound, NotSupported, TiledStreamError
+from ..broadcast.hub import Frame, Gap, Item, Over, Skipped
+from ..domain.errors import Gone, Malformed, NotFound, TiledStreamError
 from ..domain.nodes import Node
 from ..nodes.repository import Located
 from ..wire.many import Auth, Ping, Said, Subscribe, dump, prefix_of, said, suffix_of
-from ..wire.messages import MessageEncoder
+from ..wire.views import check_view
 from .access import READ, Access, Principal, check_scopes
 from .faults import status_of
-from .groups import Group, Out, Part
+from .groups import Group, Out, Part, encoder_of
 from .params import base_url
 from .services import Edge
 from .socket import REASONS, Closed, Receive, Scope, Send, Socket, head_of_frame
@@ -149,11 +149,10 @@ class ManySocket(Socket):
 
     async def _begin(self, group: Group) -> None:
         wanted = group.wanted
-        if wanted.columns is not None or wanted.max_hz is not None or wanted.slice is not None or not wanted.payload:
-            raise NotSupported("This server gives whole messages only: leave columns, max_hz, slice and payload out.")
         keys = wanted.path.split("/") if isinstance(wanted.path, str) else wanted.path
         at = await subscribable(self.edge, tuple(key for key in keys if key))
         group.path = at.path
+        check_view(group.view, at.node)
         root = await self._join(group, at, group.after(at.path, 0))
         position = root.subscription
         await self._answer(
@@ -179,9 +178,11 @@ class ManySocket(Socket):
         if self._nodes >= MAX_NODES:
             raise _Full
         url = base_url(self.scope, self.edge.settings.root_path)
-        encoder = MessageEncoder(self.envelope, url, at.path, at.node.structure, at.node.family)
+        encoder, thin = encoder_of(self.envelope, url, at, wanted=group.wanted, view=group.view)
         begin = None if after is None else min(after, _FAR)
-        subscription = await self.edge.hub.subscribe(at.node.id, begin, encoder, floor=at.head, epoch=group.wanted.epoch)
+        subscription = await self.edge.hub.subscribe(
+            at.node.id, begin, encoder, floor=at.head, epoch=group.wanted.epoch, thin=thin
+        )
         if group.is_over:  # meanwhile
             await subscription.leave()
             raise Gone("The subscription is over.")
@@ -301,6 +302,8 @@ class ManySocket(Socket):
                 out.add(part.prefix, item.data)
                 if item.node is not None and part.has_children and item.sequence > part.horizon:
                     await self._born(part, item.node, out)
+            elif isinstance(item, Skipped):
+                out.add(part.prefix, self._dump("thinned", skipped=item.count))
             elif isinstance(item, Gap):
                 out.add(part.prefix, self._dump("gap", first=item.first, last=item.last, reason=item.reason))
                 out.gaps += 1
