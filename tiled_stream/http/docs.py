@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 from litestar import MediaType, Request, get
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, SecurityScheme
 from litestar.response.base import ASGIResponse
 
 from .._version import __version__
 from ..accounts.model import ALL_SCOPES
+from .described import described
 from .params import API
 
 __all__ = ["ROUTES", "DocsPage", "openapi_config"]
@@ -24,6 +25,14 @@ __all__ = ["ROUTES", "DocsPage", "openapi_config"]
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td{border-top:1px solid #8884;padding:.3rem .6rem;vertical-align:top}
 td:first-child{font-weight:600;width:5rem}code{font-size:14px}"""
+
+
+class DocsJson(JsonRenderPlugin):
+    """The schema, with the parameters of queries."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """As JSON."""
+        return orjson.dumps(described(openapi_schema))
 
 
 class DocsPage(OpenAPIRenderPlugin):
@@ -49,7 +58,7 @@ Live updates: a WebSocket at <code>/api/v1/stream/single/{{path}}</code>.</p><ta
 @get("/openapi.json", opt={"scopes": ()}, include_in_schema=False)
 async def get_openapi(request: Request[Any, Any, Any]) -> ASGIResponse:
     """The schema, for programs."""
-    body = orjson.dumps(request.app.openapi_schema.to_schema())
+    body = orjson.dumps(described(request.app.openapi_schema.to_schema()))
     return ASGIResponse(body=body, media_type="application/json")
 
 
@@ -66,7 +75,7 @@ def openapi_config(*, has_accounts: bool = False) -> OpenAPIConfig:
         version=__version__,
         path="/docs",
         components=Components(security_schemes={**schemes}),
-        render_plugins=[DocsPage()],
+        render_plugins=[DocsPage(), DocsJson()],
         use_handler_docstrings=True,
     )
 
