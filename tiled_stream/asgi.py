@@ -45,7 +45,7 @@ class Application:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 settings = settings_from_config(None, os.environ) if os.environ.get("TILED_CONFIG") else from_env(os.environ)
-                if not settings.api_key and not settings.public:
+                if not settings.api_key and not settings.public and not settings.providers:
                     raise SettingsError("Nobody could use this server: set TILED_STREAM_API_KEY to a key of letters and digits.")
                 logs.configure(level=settings.log_level, log_format=settings.log_format, access_log=settings.access_log)
                 logging.getLogger("hypercorn").propagate = False  # it was started by itself and has handlers of its own

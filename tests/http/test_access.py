@@ -11,7 +11,7 @@ from litestar.routes import HTTPRoute
 from tiled_stream.http.access import ANONYMOUS, OWNER, Access
 
 #: Routes that need no credentials. (A stream asks for them when it is opened.)
-STREAMS = {"/api/v1/stream/single", "/api/v1/stream/single/a"}
+STREAMS = {"/api/v1/stream/many", "/api/v1/stream/single", "/api/v1/stream/single/a"}
 DOCS = {"/docs", "/docs/a", "/docs/openapi.json", "/openapi.json"}
 OPEN = {"/", "/healthz", "/readyz", "/api/v1"} | STREAMS | DOCS
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ALL_SCOPES", "INHERIT", "ROLES", "Account", "ApiKey", "Identity", "Session"]
+__all__ = ["ALL_SCOPES", "INHERIT", "ROLES", "Account", "ApiKey", "Identity", "Session", "printable"]
 
 #: In a key: whatever its principal may do.
 INHERIT = "inherit"
@@ -66,7 +66,7 @@ class Account(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """For logs."""
-        return self.identities[0].id if self.identities else f"{self.type}:{self.uuid}"
+        return printable(self.identities[0].id if self.identities else f"{self.type}:{self.uuid}")
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -89,3 +89,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     note: str | None = None
     access_tags: tuple[str, ...] | None = None
     latest_activity: float | None = None
+
+
+def printable(name: str) -> str:
+    """A name for a line of a log, which it must not end."""
+    return "".join(c if c.isprintable() else "?" for c in name)

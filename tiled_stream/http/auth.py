@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,12 +22,16 @@ from .user_access import Issued, UserAccess
 __all__ = ["ROUTES", "authentication_of"]
 
 Connection = Request[Any, Any, Any]
+#: Of a key that is to be made: scopes, seconds, tags.
+_Wanted = tuple[list[str], float | None, list[str] | None]
 
 _OPEN: dict[str, Any] = {"scopes": ()}
+#: Bytes of a body. Anybody may send one before it is known who that is.
+_SMALL = 64 << 10
 _NOTHING = ASGIResponse(body=b"", status_code=204)
 
 
-@post("/auth/provider/{provider:str}/token", opt=_OPEN, status_code=200)
+@post("/auth/provider/{provider:str}/token", opt=_OPEN, status_code=200, request_max_body_size=_SMALL)
 async def post_token(request: Connection) -> ASGIResponse:
     """Log in with a name and a password (a form, as OAuth 2 has it)."""
     access = _access(request)
@@ -40,18 +45,17 @@ async def post_token(request: Connection) -> ASGIResponse:
     issued = await access.log_in(provider, form["username"], form["password"], address=client[0])
     if issued is None:
         raise Unauthenticated("Incorrect username or password")
-    identity = {"id": form["username"], "provider": provider.name}
-    return _json(_tokens(access, issued) | {"identity": identity, "principal": issued.account.uuid})
+    return _json(_tokens(access, issued))
 
 
-@post("/auth/session/refresh", opt=_OPEN, status_code=200)
+@post("/auth/session/refresh", opt=_OPEN, status_code=200, request_max_body_size=_SMALL)
 async def post_refresh(request: Connection) -> ASGIResponse:
     """New tokens for a refresh token."""
     access = _access(request)
     return _json(_tokens(access, await access.renew(await _refresh_token(request))))
 
 
-@post("/auth/session/revoke", opt=_OPEN, status_code=200)
+@post("/auth/session/revoke", opt=_OPEN, status_code=200, request_max_body_size=_SMALL)
 async def post_revoke(request: Connection) -> ASGIResponse:
     """End the session of a refresh token."""
     await _access(request).end(await _refresh_token(request))
@@ -73,11 +77,11 @@ async def delete_session(request: Connection) -> ASGIResponse:
 async def get_whoami(request: Connection) -> ASGIResponse:
     """The principal that asks, or null."""
     access = _access(request)
-    principal = await access.of_request(request.scope)
+    principal = request.scope["state"]["principal"] = await access.of_request(request.scope)
     return _json(await _described(access, await access.accounts.account(principal.uuid)) if principal.uuid else None)
 
 
-@post("/auth/apikey", opt=_OPEN, status_code=200)
+@post("/auth/apikey", opt=_OPEN, status_code=200, request_max_body_size=_SMALL)
 async def post_key(request: Connection) -> ASGIResponse:
     """A new API key of one's own; its secret is told this once."""
     principal = await _somebody(request, "create:apikeys", "admin:apikeys")
@@ -111,7 +115,7 @@ async def get_principals(request: Connection) -> ASGIResponse:
     return _json([await _described(access, account) for account in found])
 
 
-@post("/auth/principal", opt={"scopes": ("write:principals",)}, status_code=200)
+@post("/auth/principal", opt={"scopes": ("write:principals",)}, status_code=200, request_max_body_size=_SMALL)
 async def post_principal(request: Connection) -> ASGIResponse:
     """A new service principal with a `role`."""
     access, role = _access(request), Query(request.scope).get("role")
@@ -127,7 +131,7 @@ async def get_principal(request: Connection) -> ASGIResponse:
     return _json(await _described(access, await access.accounts.account(_principal(request))))
 
 
-@post("/auth/principal/{principal:str}/apikey", opt={"scopes": ("admin:apikeys",)}, status_code=200)
+@post("/auth/principal/{principal:str}/apikey", opt={"scopes": ("admin:apikeys",)}, status_code=200, request_max_body_size=_SMALL)
 async def post_principal_key(request: Connection) -> ASGIResponse:
     """A new API key for somebody else, within what they may do."""
     return await _new_key(request, _principal(request), None)
@@ -140,13 +144,16 @@ async def delete_principal_key(request: Connection) -> ASGIResponse:
     return _NOTHING
 
 
-@post("/auth/logout", opt=_OPEN, status_code=200)
+@post("/auth/logout", opt=_OPEN, status_code=200, request_max_body_size=_SMALL)
 async def post_logout(request: Connection) -> ASGIResponse:
     """Take the key out of the browser."""
     cookie = f"{KEY_COOKIE}=; Path=/; HttpOnly; SameSite=lax; Max-Age=0"
     return ASGIResponse(body=b"{}", media_type="application/json", headers={"Set-Cookie": cookie})
 
 
+#: Scopes or tags that a key may name.
+_MANY = 100
+_FIRST_EIGHT = re.compile(r"[0-9a-f]{8}")
 #: Clients before 0.1.0b17 knew the mode by another name.
 _OLD_CLIENT = re.compile(r"python-tiled/0\.(0\.|1\.0(a|b([0-9]|1[0-6])$))")
 
@@ -178,7 +185,7 @@ def authentication_of(access: UserAccess, url: str, user_agent: str) -> dict[str
 
 async def _new_key(request: Connection, uuid: str, principal: Principal | None) -> ASGIResponse:
     access = _access(request)
-    given = await _object(request)
+    given, now = await _object(request), access.now()
     if "scopes" not in given or "expires_in" not in given:
         raise Malformed(
             "The body needs 'scopes' (a list, or null: all that the principal may do) and 'expires_in' (seconds or null)."
@@ -188,21 +195,33 @@ async def _new_key(request: Connection, uuid: str, principal: Principal | None) 
     seconds, note = given["expires_in"], given.get("note")
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0):
         raise Malformed("'expires_in' must be a positive number of seconds, or null.")
-    if note is not None and (not isinstance(note, str) or len(note) > 255):
+    if note is not None and (not isinstance(note, str) or len(note) > 255 or "\0" in note):
         raise Malformed("'note' must be a text of at most 255 characters, or null.")
     if INHERIT in scopes and tags is not None:
         raise Forbidden("A key that inherits all scopes cannot be restricted by 'access_tags'; name its scopes.")
     allowed = (await access.accounts.account(uuid)).scopes
-    if principal is not None:  # a key does not make another one that may do more than itself
+    if principal is not None:
         allowed &= principal.scopes
-        if INHERIT in scopes and principal.key is not None and INHERIT not in principal.key.scopes:
-            scopes = sorted(allowed)
+        scopes, seconds, tags = _within(principal, now, allowed, (scopes, seconds, tags))
     if not set(scopes) - {INHERIT} <= allowed:
         raise Forbidden(f"Requested scopes {sorted(scopes)} must be a subset of the principal's scopes {sorted(allowed)}.")
-    key, secret = await access.accounts.create_key(
-        uuid, scopes=scopes, now=access.now(), seconds=seconds, note=note, access_tags=tags
-    )
+    key, secret = await access.accounts.create_key(uuid, scopes=scopes, now=now, seconds=seconds, note=note, access_tags=tags)
     return _json(_key(access, key) | {"secret": secret})
+
+
+def _within(principal: Principal, now: float, allowed: Set[str], wanted: _Wanted) -> _Wanted:
+    """A key does not make another one that may do more, lasts longer or reaches further than itself."""
+    scopes, seconds, tags = wanted
+    key = principal.key
+    if key is None:
+        return wanted
+    if INHERIT in scopes and INHERIT not in key.scopes:
+        scopes = sorted(allowed)
+    if key.expires is not None:
+        seconds = min(seconds or key.expires - now, key.expires - now)
+    if key.access_tags is not None and not set(tags or key.access_tags) <= set(key.access_tags):
+        raise Forbidden(f"'access_tags' must be among those of the key that was shown: {list(key.access_tags)}.")
+    return scopes, seconds, tags if key.access_tags is None else tags or list(key.access_tags)
 
 
 async def _somebody(request: Connection, *any_of: str) -> Principal:
@@ -251,13 +270,17 @@ def _key(access: UserAccess, key: ApiKey) -> dict[str, Any]:
 
 
 def _tokens(access: UserAccess, issued: Issued) -> dict[str, Any]:
-    return {
+    told = {
         "access_token": issued.access,
         "expires_in": access.tokens.access_seconds,
         "refresh_token": issued.refresh,
         "refresh_token_expires_in": access.tokens.refresh_seconds,
         "token_type": "bearer",
     }
+    if issued.identity is None:
+        return told
+    identity = {"id": issued.identity.id, "provider": issued.identity.provider}
+    return told | {"identity": identity, "principal": issued.account.uuid}
 
 
 def _access(request: Connection) -> UserAccess:
@@ -285,10 +308,10 @@ async def _refresh_token(request: Connection) -> str:
 
 
 def _first_eight(request: Connection) -> str:
-    found = Query(request.scope).get("first_eight")
-    if not found:
-        raise Malformed("Say which key: ?first_eight=…")
-    return found[:8]
+    found = (Query(request.scope).get("first_eight") or "")[:8]
+    if not _FIRST_EIGHT.fullmatch(found):
+        raise Malformed("Say which key: ?first_eight= and the eight digits and letters a to f that it begins with.")
+    return found
 
 
 def _principal(request: Connection) -> str:
@@ -303,8 +326,8 @@ def _uuid(text: str) -> str:
 
 
 def _texts(value: Any, name: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise Malformed(f"{name!r} must be a list of texts, or null.")
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value) or len(value) > _MANY:
+        raise Malformed(f"{name!r} must be a list of at most {_MANY} texts, or null.")
     return sorted(set(value))
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from ..domain.errors import Unavailable
 from .access import CSRF_COOKIE, KEY_COOKIE, Access
 from .cors import is_preflight, preflight
 from .metrics import Metrics
@@ -107,21 +108,23 @@ class _Exchange:
 
         Only the right key: a wrong one would spoil what comes later. Scripts of our own pages must be able to read the token.
         """
-        token = f"{CSRF_COOKIE}={secrets.token_urlsafe(32)}; Path=/; SameSite=lax" + (
-            "; Secure" if _is_secure(self._scope) else ""
-        )
-        has_token = CSRF_COOKIE in (header(self._scope, b"cookie") or "")
         # Clients that log in show the token when they refresh or end a session.
-        cookies = [(b"set-cookie", token.encode())] if self._shell.access.is_multi_user and not has_token else []
-        if b"api_key=" not in self._scope["query_string"]:
-            return cookies
-        key = Query(self._scope).get("api_key")
-        if not key or not key.isalnum() or not await self._shell.access.knows(key):
-            return cookies
-        if not has_token and not cookies:
-            cookies = [(b"set-cookie", token.encode())]
+        wants_token = self._shell.access.is_multi_user
+        key = Query(self._scope).get("api_key") if b"api_key=" in self._scope["query_string"] else None
+        is_right = bool(key) and await self._is_right(key or "")
+        if not wants_token and not is_right:
+            return []
         end = "Path=/; SameSite=lax" + ("; Secure" if _is_secure(self._scope) else "")
-        return [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; {end}".encode()), *cookies]
+        cookies = [(b"set-cookie", f"{KEY_COOKIE}={key}; HttpOnly; {end}".encode())] if is_right else []
+        if CSRF_COOKIE not in (header(self._scope, b"cookie") or ""):
+            cookies.append((b"set-cookie", f"{CSRF_COOKIE}={secrets.token_urlsafe(32)}; {end}".encode()))
+        return cookies
+
+    async def _is_right(self, key: str) -> bool:
+        try:
+            return key.isascii() and key.isalnum() and await self._shell.access.knows(key)
+        except Unavailable:  # who could not be asked cannot have said yes; the answer itself is under way already
+            return False
 
     def _log(self, seconds: float) -> None:
         principal = self._scope["state"].get("principal")

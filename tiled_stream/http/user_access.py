@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..accounts.model import INHERIT, Account, ApiKey, Session
+from ..accounts.failures import Failures
+from ..accounts.model import INHERIT, Account, ApiKey, Identity, Session, printable
 from ..accounts.providers import Provider
 from ..accounts.store import Accounts, digest_of
 from ..accounts.tokens import Tokens
-from ..domain.errors import NotFound, TooOften, Unauthenticated, Unavailable
+from ..domain.errors import NotFound, Unauthenticated, Unavailable
 from .access import Access, Principal
 
 __all__ = ["REMEMBERED", "Issued", "UserAccess"]
@@ -32,9 +34,10 @@ REMEMBERED = 5.0
 _MAX_REMEMBERED = 10_000
 #: Seconds between two writings of who was active.
 _NOTE_EVERY = 60.0
-#: Failed logins from one address within so many seconds, before it must wait.
-_FAILURES, _WITHIN = 10, 60.0
-_MAX_ADDRESSES = 10_000
+#: Passwords that are checked at a time: a check takes tens of milliseconds and 64 MiB, and anybody may ask for one.
+_CHECKS = 2
+#: What no key looks like is not looked up.
+_SECRET = re.compile(r"[0-9a-f]{72}")
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -43,12 +46,13 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Issued(msgspec.Struct, frozen=True):
-    """Tokens, and whose they are."""
+    """Tokens, and whose they are. `identity`: as whom somebody logged in; None where tokens were renewed."""
 
     access: str
     refresh: str
     account: Account
     session: Session
+    identity: Identity | None = None
 
 
 class UserAccess(Access):
@@ -75,12 +79,18 @@ class UserAccess(Access):
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._active: dict[str, float] = {}
         self._active_keys: dict[tuple[str, str], float] = {}
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        # Who waits for the same key waits for one question; keys of other halves need not wait.
+        self._questions = tuple(asyncio.Lock() for _ in range(16))
+        # How often something was revoked here: an answer that was asked for before must not be remembered.
+        self._revocations = 0
+        self._failures = Failures()
+        self._checks = asyncio.Semaphore(_CHECKS)
         self._noting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Begin to note who is active."""
         self._noting = asyncio.create_task(self._note(), name="account activity")
+        self._noting.add_done_callback(_heard)
 
     async def close(self) -> None:
         """Write what was noted. Idempotent."""
@@ -92,23 +102,22 @@ class UserAccess(Access):
 
     async def of_key(self, key: str) -> Principal:
         """Whose key it is, with the scopes of the key. `Unauthenticated`."""
+        if not _SECRET.fullmatch(key):
+            raise Unauthenticated("Invalid API key")
         digest = digest_of(key)
-        known = self._known.get(digest)
-        now = self.now()
-        if known is None or known.until < now:
-            principal = await self._looked_up(key, now)
-            expires = principal.key.expires if principal.key is not None else None
-            self._known[digest] = known = _Known(principal, min(now + REMEMBERED, expires or now + REMEMBERED))
-            while len(self._known) > _MAX_REMEMBERED:
-                self._known.popitem(last=False)
-        self._seen(known.principal, now)
-        return known.principal
+        principal = self._remembered(digest)
+        if principal is None:
+            async with self._questions[int(digest[0], 16)]:
+                principal = self._remembered(digest) or await self._looked_up(key, digest)
+        self._seen(principal, self.now())
+        return principal
 
     async def of_token(self, token: str) -> Principal:
         """Who a session belongs to. Tells nothing of whether the session was revoked meanwhile: tokens are short-lived."""
-        claims = self.tokens.claims(token, "access")
+        claims = self.tokens.claims(token, "access", now=self.now())
         identities = claims.get("ids") or [{}]
-        principal = Principal(str(identities[0].get("id") or claims["sub"]), frozenset(claims["scp"]), uuid=str(claims["sub"]))
+        name = printable(str(identities[0].get("id") or claims["sub"]))
+        principal = Principal(name, frozenset(claims["scp"]), uuid=str(claims["sub"]))
         self._seen(principal, self.now())
         return principal
 
@@ -123,19 +132,21 @@ class UserAccess(Access):
     async def log_in(self, provider: Provider, username: str, password: str, *, address: str) -> Issued | None:
         """New tokens of a new session; None for a wrong password. `TooOften` after too many of them from one address."""
         now = self.now()
-        failures = [at for at in self._failures.pop(address, ()) if at > now - _WITHIN]
-        if len(failures) >= _FAILURES:
-            self._failures[address] = failures
-            raise TooOften("Too many failed logins; wait a moment.", retry_after=failures[0] + _WITHIN - now)
-        id = await provider.check(username, password)
+        self._failures.begin(address, f"{provider.name}:{username}", now=now)
+        async with self._checks:
+            id = await provider.check(username, password)
         if id is None:
-            self._failures[address] = [*failures, now]
-            while len(self._failures) > _MAX_ADDRESSES:
-                self._failures.popitem(last=False)
             return None
-        account = await self.accounts.log_in(provider.name, id, now=now)
+        self._failures.forgive(address, f"{provider.name}:{username}", began=now)
+        return await self.begin_session(provider.name, id)
+
+    async def begin_session(self, provider: str, id: str) -> Issued:
+        """New tokens for somebody whom a provider vouches for."""
+        now = self.now()
+        account = await self.accounts.log_in(provider, id, now=now)
         session = await self.accounts.begin_session(account.uuid, now=now, seconds=self._session_seconds)
-        return self._issued(account, session, now)
+        identity = next(i for i in account.identities if (i.provider, i.id) == (provider, id))
+        return self._issued(account, session, now, identity)
 
     async def renew(self, refresh_token: str) -> Issued:
         """New tokens of the same session. `Unauthenticated` if it has ended."""
@@ -152,6 +163,7 @@ class UserAccess(Access):
     async def revoke_key(self, principal: str, first_eight: str) -> None:
         """Refused here from now on, by other processes within `REMEMBERED` seconds. `NotFound`."""
         await self.accounts.revoke_key(principal, first_eight)
+        self._revocations += 1
         for digest, known in list(self._known.items()):
             if known.principal.key is not None and known.principal.key.first_eight == first_eight:
                 del self._known[digest]
@@ -164,23 +176,34 @@ class UserAccess(Access):
         """The same of a key."""
         return self._active_keys.get((key.principal, key.first_eight), key.latest_activity)
 
-    async def _looked_up(self, key: str, now: float) -> Principal:
-        found = await self.accounts.key(key, now=now) if key.isalnum() else None
+    def _remembered(self, digest: str) -> Principal | None:
+        known = self._known.get(digest)
+        return known.principal if known is not None and self.now() < known.until else None
+
+    async def _looked_up(self, key: str, digest: str) -> Principal:
+        now, revocations = self.now(), self._revocations
+        found = await self.accounts.key(key, now=now)
         if found is None:
             raise Unauthenticated("Invalid API key")
         known, account = found
         scopes = account.scopes if INHERIT in known.scopes else account.scopes & set(known.scopes)
-        return Principal(account.name, scopes, uuid=account.uuid, key=known)
+        principal = Principal(account.name, scopes, uuid=account.uuid, key=known)
+        if revocations == self._revocations:
+            until = now + REMEMBERED if known.expires is None else min(now + REMEMBERED, known.expires)
+            self._known[digest] = _Known(principal, until)
+            while len(self._known) > _MAX_REMEMBERED:
+                self._known.popitem(last=False)
+        return principal
 
     async def _session_of(self, refresh_token: str) -> Session:
         try:
-            return await self.accounts.session(str(self.tokens.claims(refresh_token, "refresh")["sid"]))
+            return await self.accounts.session(str(self.tokens.claims(refresh_token, "refresh", now=self.now())["sid"]))
         except NotFound:
             raise Unauthenticated("Session has expired. Please re-authenticate.") from None
 
-    def _issued(self, account: Account, session: Session, now: float) -> Issued:
+    def _issued(self, account: Account, session: Session, now: float, identity: Identity | None = None) -> Issued:
         access = self.tokens.access(account, session, now=now)
-        return Issued(access, self.tokens.refresh(session, now=now), account, session)
+        return Issued(access, self.tokens.refresh(session, now=now), account, session, identity)
 
     def _seen(self, principal: Principal, now: float) -> None:
         self._active[principal.uuid] = now
@@ -198,7 +221,7 @@ class UserAccess(Access):
             return
         try:
             await self.accounts.used(principals, keys)
-        except Unavailable as error:
+        except Unavailable as error:  # kept for the next time
             logger.warning("Who was active could not be written: %s", error)
             return
         # What came in meanwhile stays for the next time.
@@ -209,3 +232,8 @@ class UserAccess(Access):
             if self._active_keys.get(place) == at:
                 with contextlib.suppress(KeyError):
                     del self._active_keys[place]
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.critical("Who is active is noted no more", exc_info=task.exception())

@@ -217,7 +217,7 @@ def _serve(settings: Settings, *, verbose: bool, log_timestamps: bool) -> None:
         access_log=settings.access_log,
         timestamps=log_timestamps,
     )
-    is_generated = not settings.api_key
+    is_generated = not settings.api_key and not settings.providers
     settings = settings.with_key()
 
     def announce(assembly: Assembly, port: int) -> None:
@@ -225,7 +225,7 @@ def _serve(settings: Settings, *, verbose: bool, log_timestamps: bool) -> None:
             "",
             "    Navigate a web browser or connect a Tiled client to:",
             "",
-            f"    {_url(settings, port)}?api_key={settings.api_key}",
+            f"    {_url(settings, port)}" + (f"?api_key={settings.api_key}" if settings.api_key else ""),
             "",
             *_places(assembly),
         ]
