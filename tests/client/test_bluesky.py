@@ -37,16 +37,25 @@ def scan(uri: str, key: str, container: str) -> list[dict[str, Any]]:
 
     motor = SynAxis(name="motor", labels={"motors"})
     det = SynGauss("det", motor, "motor", center=0, Imax=1, sigma=1, labels={"detectors"})
-    engine = RunEngine({}, context_managers=[], loop=asyncio.new_event_loop())
+    loop = asyncio.new_event_loop()
+    engine = RunEngine({}, context_managers=[], loop=loop)
     events: list[dict[str, Any]] = []
     engine.subscribe(lambda name, doc: events.append(doc) if name == "event" else None)
-    engine.subscribe(TiledWriter(from_uri(uri, api_key=key)[container], batch_size=1))
+    client = from_uri(uri, api_key=key)
+    engine.subscribe(TiledWriter(client[container], batch_size=1))
 
     def per_step(detectors: Any, step: Any, pos_cache: Any) -> Any:
         yield from bps.one_nd_step(detectors, step, pos_cache)
         yield from bps.sleep(0.02)
 
     engine(bp.scan([det], motor, -5, 5, POINTS, per_step=per_step))
+    client.context.http_client.close()
+    # The engine leaves its loop running, in a thread of its own.
+    loop.call_soon_threadsafe(loop.stop)
+    for thread in threading.enumerate():
+        if thread is engine._th:
+            thread.join(10)
+    loop.close()
     return events
 
 

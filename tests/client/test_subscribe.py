@@ -181,7 +181,9 @@ def test_next_waits_so_long(server: Served, fresh: Name) -> None:
     name = fresh("array")
     server.array(name)
     with subscribe_sync(server.uri, name, start=1) as events:
-        assert [events.next(0.05) for _ in range(3)] == [None] * 3
+        quiet = [events.next(0.2) for _ in range(3)]
+        assert all(event is None or isinstance(event, Live) for event in quiet)
+        assert quiet[-1] is None
         assert not events.is_over
         server.write(name, 1)
         assert isinstance(events.next(10), ArrayData)

@@ -114,7 +114,7 @@ class Unauthenticated(Refused):
 class TooOften(Refused):
     """The same was tried too often; after `retry_after` seconds it may be tried again."""
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
