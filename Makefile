@@ -20,7 +20,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs clean
+.PHONY: help setup demo test check format bench docs page clean
 
 help: ## what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -69,6 +69,10 @@ bench: $(READY_BENCH) ## load test against a server of its own, without a browse
 
 docs: $(READY) ## prove the documentation: code blocks run, references name what exists
 	@$(BIN)/python -m pytest tests/house/test_docs.py tests/house/test_reference.py
+
+page: ## build the live page from web/ into tiled_stream/page (needs node 20 or later and npm)
+	@command -v npm >/dev/null || { echo "npm is not here; what is committed in tiled_stream/page needs none."; exit 1; }
+	@cd web && npm ci --ignore-scripts --silent && npx tsc --noEmit -p . && node build.mjs $(PAGE)
 
 clean: ## remove what was made here, .venv too
 	rm -rf $(VENV) build dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,7 @@ from tiled_stream.http.access import ANONYMOUS, OWNER, Access
 #: Routes that need no credentials. (A stream asks for them when it is opened.)
 STREAMS = {"/api/v1/stream/many", "/api/v1/stream/single", "/api/v1/stream/single/a"}
 DOCS = {"/docs", "/docs/a", "/docs/openapi.json", "/openapi.json"}
-OPEN = {"/", "/healthz", "/readyz", "/api/v1"} | STREAMS | DOCS
+OPEN = {"/", "/page/{name}", "/healthz", "/readyz", "/api/v1"} | STREAMS | DOCS
 
 #: Answered with a redirect, before anything is asked.
 SHORT = {("GET", "/api/v1/metadata"), ("GET", "/api/v1/search")}

@@ -1,10 +1,9 @@
-"""What this server is, and its small pages: about, health, landing page."""
+"""What this server is, and how it is: about, health."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from html import escape
 from typing import Any
 
 from litestar import Request, get
@@ -59,20 +58,6 @@ async def get_readyz(request: Connection) -> ASGIResponse:
     return ASGIResponse(body=b'{"status":"ready"}', media_type="application/json")
 
 
-@get("/", opt={"scopes": ()})
-async def get_landing(request: Connection) -> ASGIResponse:
-    """A page for whoever opens the server in a browser."""
-    url = base_url(request.scope, edge_of(request).settings.root_path)
-    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>tiled_stream</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:40rem;padding:0 1rem}}
-pre{{padding:1rem;background:#8882}}</style>
-<h1>tiled_stream {escape(__version__)}</h1><p>Connect from Python:</p>
-<pre>from tiled.client import from_uri
-client = from_uri("{escape(url)}", api_key="…")</pre>
-<p><a href="{escape(url.removesuffix(API))}/docs">API documentation</a></p></html>"""
-    return ASGIResponse(body=page.encode(), media_type="text/html")
-
-
 def _authentication(request: Connection, edge: Edge, url: str) -> dict[str, Any]:
     access = request.app.state["access"]
     if isinstance(access, UserAccess):
@@ -81,4 +66,4 @@ def _authentication(request: Connection, edge: Edge, url: str) -> dict[str, Any]
 
 
 API_ROUTES = [get_about]
-ROOT_ROUTES = [get_healthz, get_readyz, get_landing]
+ROOT_ROUTES = [get_healthz, get_readyz]
