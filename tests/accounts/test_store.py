@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tiled_stream.accounts.database import database_at
@@ -52,12 +55,17 @@ async def test_two_first_logins_at_once_are_one_principal(accounts: Accounts, ur
     assert len(await accounts.accounts(offset=0, limit=10)) == 1
 
 
-async def test_admins_may_more_and_need_not_have_logged_in(accounts: Accounts) -> None:
+async def test_admins_are_those_that_the_configuration_names(accounts: Accounts) -> None:
     for _ in range(2):
-        await accounts.make_admin("toy", "alice", now=NOW)
+        await accounts.appoint([("toy", "alice"), ("toy", "carl")], now=NOW)
     alice = await accounts.log_in("toy", "alice", now=NOW)
     assert alice.roles == ("user", "admin")
     assert {"register", "admin:apikeys", "create:apikeys"} <= alice.scopes
+    service = await accounts.create_service("admin", now=NOW)
+    await accounts.appoint([("toy", "carl")], now=NOW)
+    assert (await accounts.account(alice.uuid)).roles == ("user",)
+    assert (await accounts.account(service.uuid)).roles == ("admin",)  # that was not given by the configuration
+    assert len(await accounts.accounts(offset=0, limit=10)) == 3
 
 
 async def test_a_service_has_no_identity(accounts: Accounts) -> None:
@@ -121,11 +129,33 @@ async def test_there_are_limits(accounts: Accounts) -> None:
     with pytest.raises(Unsatisfiable, match="revoke"):
         await accounts.create_key(alice.uuid, scopes=[INHERIT], now=NOW + 9)
     await accounts.create_key(alice.uuid, scopes=[INHERIT], now=NOW + 10)  # what has expired does not count
-    for _ in range(MAX_SESSIONS):
-        await accounts.begin_session(alice.uuid, now=NOW, seconds=10)
-    with pytest.raises(Unsatisfiable):
-        await accounts.begin_session(alice.uuid, now=NOW, seconds=10)
-    await accounts.begin_session(alice.uuid, now=NOW + 11, seconds=10)
+    first = await accounts.begin_session(alice.uuid, now=NOW, seconds=100)
+    revoked = await accounts.begin_session(alice.uuid, now=NOW + 1, seconds=100)
+    await accounts.revoke_session(revoked.uuid)
+    ended = await accounts.begin_session(alice.uuid, now=NOW + 2, seconds=1)
+    for i in range(MAX_SESSIONS - 1):
+        await accounts.begin_session(alice.uuid, now=NOW + 3 + i / 1000, seconds=100)
+    left = {s.uuid for s in await accounts.sessions(alice.uuid)}
+    assert len(left) == MAX_SESSIONS
+    assert first.uuid in left  # what had ended made way
+    assert not {revoked.uuid, ended.uuid} & left
+    await accounts.begin_session(alice.uuid, now=NOW + 4, seconds=100)
+    assert first.uuid not in {s.uuid for s in await accounts.sessions(alice.uuid)}
+    with pytest.raises(NotFound):
+        await accounts.begin_session("0" * 32, now=NOW, seconds=1)
+
+
+async def test_limits_hold_for_two_servers_at_once(accounts: Accounts, uri: str) -> None:
+    other = Accounts(database_at(uri), init=False)
+    await other.open()
+    alice = await accounts.log_in("toy", "alice", now=NOW)
+    for _ in range(MAX_KEYS - 2):
+        await accounts.create_key(alice.uuid, scopes=[INHERIT], now=NOW)
+    asked = [a.create_key(alice.uuid, scopes=[INHERIT], now=NOW) for a in (accounts, other) * 3]
+    made = await asyncio.gather(*asked, return_exceptions=True)
+    await other.close()
+    assert [type(one) for one in made].count(Unsatisfiable) == 4
+    assert len(await accounts.keys(alice.uuid, now=NOW)) == MAX_KEYS
 
 
 async def test_activity_is_remembered(accounts: Accounts) -> None:
@@ -135,6 +165,10 @@ async def test_activity_is_remembered(accounts: Accounts) -> None:
     found = await accounts.key(secret, now=NOW)
     assert found is not None
     assert (found[0].latest_activity, found[1].latest_activity) == (NOW + 4, NOW + 3)
+    await accounts.used({alice.uuid: NOW}, {(alice.uuid, key.first_eight): NOW + 5})  # of a server that was slower
+    found = await accounts.key(secret, now=NOW)
+    assert found is not None
+    assert (found[0].latest_activity, found[1].latest_activity) == (NOW + 5, NOW + 3)
 
 
 async def test_what_was_stored_is_found_again(accounts: Accounts, uri: str) -> None:
@@ -152,6 +186,77 @@ async def test_a_database_that_was_never_initialised_is_refused_with_the_cure(ur
     accounts = Accounts(database_at(uri), init=False)
     with pytest.raises(Unavailable, match="initialize-database"):
         await accounts.open()
+
+
+async def test_servers_that_start_at_once_make_one_database(uri: str) -> None:
+    servers = [Accounts(database_at(uri), init=True) for _ in range(4)]
+    await asyncio.gather(*(server.open() for server in servers))
+    await asyncio.gather(*(server.log_in("toy", "alice", now=NOW) for server in servers))
+    assert len(await servers[0].accounts(offset=0, limit=10)) == 1
+    for server in servers:
+        await server.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("INSERT INTO account_steps (number, name, digest) VALUES (99, 'later', '')", "newer version"),
+        ("UPDATE account_steps SET digest = 'another'", "another one"),
+    ],
+)
+async def test_a_database_of_another_version_is_left_alone(accounts: Accounts, uri: str, sql: str, said: str) -> None:
+    async with accounts._database.transaction() as db:
+        await db.run(sql)
+    for init in (False, True):
+        with pytest.raises(Unavailable, match=said):
+            await Accounts(database_at(uri), init=init).open()
+
+
+async def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE principals (id INTEGER)")
+    before = path.read_bytes()
+    for init in (False, True):
+        with pytest.raises(Unavailable, match="another kind"):
+            await Accounts(database_at(str(path)), init=init).open()
+    assert path.read_bytes() == before
+
+
+async def test_accounts_share_a_postgres_with_other_programs(new_postgres: str) -> None:
+    """The reference server calls its tables the same."""
+    connection = await asyncpg.connect(new_postgres)
+    await connection.execute("CREATE TABLE principals (id INTEGER); CREATE TABLE sessions (id INTEGER)")
+    accounts = Accounts(database_at(new_postgres.replace("postgresql://", "postgresql+asyncpg://")), init=True)
+    await accounts.open()
+    await accounts.log_in("toy", "alice", now=NOW)
+    await accounts.close()
+    assert await connection.fetchval("SELECT count(*) FROM public.principals") == 0
+    await connection.close()
+
+
+async def test_what_is_cancelled_is_not_done(accounts: Accounts) -> None:
+    """Wherever it is cut off, the next one finds everything as it was or as it should be."""
+    alice = await accounts.log_in("toy", "alice", now=NOW)
+    for turns in range(12):
+        task = asyncio.create_task(accounts.create_key(alice.uuid, scopes=[INHERIT], now=NOW), name="key")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert len(await accounts.keys(alice.uuid, now=NOW)) <= turns + 1
+    await accounts.create_key(alice.uuid, scopes=[INHERIT], now=NOW)
+
+
+async def test_a_file_of_accounts_is_for_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "accounts.db"
+    with pytest.raises(Unavailable, match="initialize-database"):
+        await Accounts(database_at(str(path)), init=False).open()
+    assert not path.exists()
+    accounts = Accounts(database_at(str(path)), init=True)
+    await accounts.open()
+    await accounts.close()
+    assert path.stat().st_mode & 0o077 == 0
 
 
 async def test_no_secret_rests_in_the_file(tmp_path: Path) -> None:

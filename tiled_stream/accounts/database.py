@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +20,17 @@ import aiosqlite
 from ..domain.errors import Unavailable
 from ..domain.uris import redacted
 
-__all__ = ["Connection", "Database", "PostgresDatabase", "SqliteDatabase", "database_at"]
+__all__ = ["SCHEMA", "Connection", "Database", "PostgresDatabase", "SqliteDatabase", "database_at"]
 
 Row = Sequence[Any]
+
+#: Everything of accounts is in this schema of a PostgreSQL database.
+SCHEMA = "tiled_stream_accounts"
+_LOCK = f"SELECT pg_advisory_xact_lock(741631121, hashtext('{SCHEMA}'))"
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+_CONNECT_SECONDS = 10.0
+_COMMAND_SECONDS = 30.0
+_CLOSE_SECONDS = 10.0
 
 
 class Connection(Protocol):
@@ -35,16 +44,26 @@ class Connection(Protocol):
 
 
 class Database(Protocol):
-    """Not for use before `open`."""
+    """Not for use before `open`. `shown` names it without a password."""
 
-    async def open(self) -> None: ...
+    @property
+    def shown(self) -> str: ...
 
-    async def close(self) -> None:
-        """Idempotent."""
+    async def open(self, *, init: bool) -> None:
+        """With `init` a file that is missing is made."""
         ...
 
-    def transaction(self) -> Any:
-        """An async context manager that gives a `Connection`; commits at its end, rolls back if it fails."""
+    async def close(self) -> None:
+        """Waits for what is running. Idempotent."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Connection]:
+        """Commits at its end, rolls back if it fails or is cancelled."""
+        ...
+
+    async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
+        """Until the transaction ends nobody else shapes the tables. True if `table` is there; with `init` there is a place for
+        it afterwards. `Unavailable` if the database is somebody else's."""
         ...
 
 
@@ -58,49 +77,66 @@ def database_at(uri: str) -> Database:
 
 
 class SqliteDatabase:
-    """A file, or None: in memory. One connection; transactions wait for each other."""
+    """A file, or None: in memory. One connection; transactions wait for each other, and for those of other processes.
+
+    No write-ahead log: setting one up would change a file that turns out to be somebody else's, and little is written.
+    """
 
     def __init__(self, path: Path | None) -> None:
+        self.shown = "in memory" if path is None else str(path)
         self._path = path
         self._db: aiosqlite.Connection | None = None
-        self._lock = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
-    async def open(self) -> None:
-        """`Unavailable` if the file cannot be opened."""
+    async def open(self, *, init: bool) -> None:
+        """`Unavailable` if the file is missing or cannot be opened."""
         try:
             if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                # Tried first: aiosqlite leaves its thread behind where a file cannot be opened.
-                sqlite3.connect(self._path).close()
+                await asyncio.to_thread(_checked, self._path, init=init)
             self._db = await aiosqlite.connect(self._path or ":memory:", isolation_level=None)
-            await self._db.execute("PRAGMA busy_timeout = 10000")
-            await self._db.execute("PRAGMA journal_mode = WAL")
+            for pragma in ("busy_timeout = 10000", "foreign_keys = ON"):
+                await self._db.execute(f"PRAGMA {pragma}")
         except (OSError, sqlite3.Error) as error:
             await self.close()
-            raise Unavailable(f"The accounts in {self._path} cannot be opened: {error}") from error
+            raise Unavailable(f"The database of accounts {self.shown} cannot be opened: {error}") from error
+
+    def is_there(self) -> bool:
+        """Is there a file?"""
+        return self._path is not None and self._path.exists()
 
     async def close(self) -> None:
         """Idempotent."""
-        db, self._db = self._db, None
-        if db is not None:
-            await db.close()
+        async with self._turn:
+            db, self._db = self._db, None
+            if db is not None:
+                await db.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """See `Database`."""
-        async with self._lock:
+        async with self._turn:
             if self._db is None:
-                raise Unavailable("The accounts are closed.")
+                raise Unavailable("The database of accounts is closed.")
             try:
-                await self._db.execute("BEGIN IMMEDIATE")
                 try:
+                    await self._db.execute("BEGIN IMMEDIATE")
                     yield _Sqlite(self._db)
+                    await self._db.execute("COMMIT")
                 except BaseException:
-                    await self._db.execute("ROLLBACK")
+                    # Statements are done in the order in which they were asked for, also if nobody waits for them any more:
+                    # this one comes after a BEGIN whose asker was cancelled. Without one it fails, and that is all right.
+                    with suppress(sqlite3.OperationalError):
+                        await self._db.execute("ROLLBACK")
                     raise
-                await self._db.execute("COMMIT")
             except sqlite3.Error as error:
-                raise Unavailable(f"The accounts in {self._path} cannot be used now: {error}") from error
+                raise Unavailable(f"The database of accounts {self.shown} cannot be used now: {error}") from error
+
+    async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
+        """The transaction alone keeps others out."""
+        names = {row[0] for row in await db.rows(_TABLES)}
+        if names and table not in names:
+            raise Unavailable(f"{self.shown} is a database of another kind; it is left alone. Choose another file for accounts.")
+        return bool(names)
 
 
 class _Sqlite:
@@ -115,46 +151,90 @@ class _Sqlite:
             return cursor.rowcount
 
 
-class PostgresDatabase:
-    """A few connections."""
+def _checked(path: Path, *, init: bool) -> None:
+    if not path.exists():
+        if not init:
+            raise Unavailable(
+                f"There is no database of accounts {path}. Run `tiled-stream admin initialize-database {path}`, or set "
+                "database.init_if_not_exists."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # who uses a server is nobody else's business
+    # Tried first: aiosqlite leaves its thread behind where a file cannot be opened.
+    sqlite3.connect(path).close()
 
-    def __init__(self, uri: str, *, pool_size: int = 2) -> None:
+
+class PostgresDatabase:
+    """A few connections, made when they are needed."""
+
+    def __init__(self, uri: str, *, pool_size: int = 3) -> None:
+        self.shown = redacted(uri)
         self._uri = uri
         self._pool_size = pool_size
         self._pool: Any = None
 
-    async def open(self) -> None:
+    async def open(self, *, init: bool) -> None:
         """`Unavailable` if the server does not answer."""
         import asyncpg  # type: ignore[import-untyped]  # heavy, and SQLite needs it not
 
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._uri, min_size=1, max_size=self._pool_size, timeout=10, command_timeout=30
-            )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise self._unavailable(error) from None
+        with self._faults():
+            try:
+                self._pool = await asyncpg.create_pool(
+                    self._uri,
+                    min_size=1,
+                    max_size=self._pool_size,
+                    timeout=_CONNECT_SECONDS,
+                    command_timeout=_COMMAND_SECONDS,
+                    server_settings={
+                        "search_path": SCHEMA,
+                        "application_name": "tiled_stream accounts",
+                        "idle_in_transaction_session_timeout": "60s",  # a frozen process must not hold the lock
+                    },
+                )
+            except ValueError:  # its sentence may hold what follows a password that was not escaped
+                raise Unavailable(
+                    f"{self.shown!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and "
+                    "what a password has of @:/?#% in escapes (%40 for @)."
+                ) from None
 
     async def close(self) -> None:
         """Idempotent."""
         pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """See `Database`."""
+        if self._pool is None:
+            raise Unavailable("The database of accounts is closed.")
+        with self._faults():
+            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection, connection.transaction():
+                yield _Postgres(connection)
+
+    async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
+        """An advisory lock keeps others out."""
+        await db.rows(_LOCK)
+        is_there = bool((await db.rows("SELECT to_regclass(?::text) IS NOT NULL", f"{SCHEMA}.{table}"))[0][0])
+        if init and not is_there:
+            await db.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        return is_there
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What goes wrong inside, told without what was asked: it holds digests and names."""
         import asyncpg
 
-        if self._pool is None:
-            raise Unavailable("The accounts are closed.")
         try:
-            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
-                yield _Postgres(connection)
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-            raise self._unavailable(error) from None
-
-    def _unavailable(self, error: Exception) -> Unavailable:
-        return Unavailable(f"The accounts in {redacted(self._uri)} cannot be reached: {type(error).__name__}")
+            yield
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            why = type(error).__name__
+            raise Unavailable(f"The database of accounts {self.shown} cannot be used now: {why}") from error
 
 
 class _Postgres:
@@ -170,7 +250,8 @@ class _Postgres:
         return int(count) if count.isdigit() else 0
 
 
+@lru_cache(maxsize=256)
 def _numbered(sql: str) -> str:
-    """PostgreSQL wants its arguments by number."""
+    """PostgreSQL wants its arguments by number. No text in our SQL holds a question mark."""
     pieces = sql.split("?")
     return "".join(piece + (f"${n}" if n < len(pieces) else "") for n, piece in enumerate(pieces, 1))

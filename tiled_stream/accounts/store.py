@@ -9,22 +9,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from hashlib import sha256
-from importlib import resources
 from typing import Any, Literal
 from uuid import uuid4
 
 import orjson
 
-from ..domain.errors import NotFound, Unavailable, Unsatisfiable
+from ..domain.errors import NotFound, Unsatisfiable
 from .database import Connection, Database
 from .model import Account, ApiKey, Identity, Session
+from .schema import prepare
 
 __all__ = ["MAX_KEYS", "MAX_SESSIONS", "Accounts", "digest_of"]
 
-#: Keys, and sessions that have not ended, that one principal may have.
+#: Keys that a principal may have; one more is refused.
 MAX_KEYS = 100
+#: Sessions that are remembered of a principal; one more ends the oldest. Nobody is to be locked out by having logged in often.
 MAX_SESSIONS = 200
-_VERSION = 1
 _KEY_BYTES = 36
 _KEY_COLUMNS = "first_eight, principal, scopes, expires, note, access_tags, latest_activity"
 
@@ -43,18 +43,9 @@ class Accounts:
 
     async def open(self) -> None:
         """`Unavailable` with the cure if the database cannot be used, was never initialised, or is of a newer version."""
-        await self._database.open()
         try:
-            version = await self._version()
-            if version is None and self._init:
-                await self._make()
-            elif version is None:
-                raise Unavailable(
-                    "The database of accounts is not initialised: run `tiled-stream admin initialize-database URI`, or set "
-                    "database.init_if_not_exists."
-                )
-            elif version > _VERSION:
-                raise Unavailable(f"The database of accounts is of a newer version ({version}); upgrade tiled_stream to use it.")
+            await self._database.open(init=self._init)
+            await prepare(self._database, init=self._init)
         except BaseException:
             await self._database.close()
             raise
@@ -70,13 +61,17 @@ class Accounts:
             await db.run("UPDATE identities SET latest_login = ? WHERE provider = ? AND id = ?", now, provider, id)
             return await _account(db, uuid)
 
-    async def make_admin(self, provider: str, id: str, *, now: float) -> None:
-        """Give the role, to one who never logged in too. Idempotent."""
+    async def appoint(self, admins: Sequence[tuple[str, str]], *, now: float) -> None:
+        """Exactly these (provider, id) have the role admin by configuration, also those who never logged in; others that had it
+        lose it."""
         async with self._database.transaction() as db:
-            uuid = await _principal_of(db, provider, id) or await _new_principal(db, "user", "user", (provider, id), now)
-            roles = (await _account(db, uuid)).roles
-            if "admin" not in roles:
-                await db.run("UPDATE principals SET roles = ? WHERE uuid = ?", _json([*roles, "admin"]), uuid)
+            wanted = set()
+            for provider, id in sorted(admins):
+                known = await _principal_of(db, provider, id)
+                wanted.add(known or await _new_principal(db, "user", "user", (provider, id), now))
+            had = {str(row[0]) for row in await db.rows("SELECT uuid FROM principals WHERE appointed = 1")}
+            for uuid in sorted(wanted ^ had):
+                await db.run("UPDATE principals SET appointed = ? WHERE uuid = ?", int(uuid in wanted), uuid)
 
     async def create_service(self, role: str, *, now: float) -> Account:
         """A principal that nobody logs in as."""
@@ -95,13 +90,17 @@ class Accounts:
             return [await _account(db, row[0]) for row in rows]
 
     async def begin_session(self, principal: str, *, now: float, seconds: float) -> Session:
-        """`Unsatisfiable` if there are too many."""
+        """What makes way for it: first what has ended, then the oldest."""
         session = Session(uuid4().hex, principal, now + seconds)
+        insert = "INSERT INTO sessions (uuid, principal, created, expires, revoked, state) VALUES (?, ?, ?, ?, 0, ?)"
+        stay = (
+            "SELECT uuid FROM sessions WHERE principal = ? "
+            "ORDER BY CASE WHEN revoked = 0 AND expires > ? THEN 0 ELSE 1 END, created DESC, uuid LIMIT ?"
+        )
+        trim = f"DELETE FROM sessions WHERE principal = ? AND uuid NOT IN ({stay})"
         async with self._database.transaction() as db:
-            alive = "SELECT COUNT(*) FROM sessions WHERE principal = ? AND revoked = 0 AND expires > ?"
-            if (await db.rows(alive, principal, now))[0][0] >= MAX_SESSIONS:
-                raise Unsatisfiable(f"There are {MAX_SESSIONS} sessions already; revoke some first.")
-            insert = "INSERT INTO sessions (uuid, principal, created, expires, revoked, state) VALUES (?, ?, ?, ?, 0, ?)"
+            await _hold(db, principal)
+            await db.run(trim, principal, principal, now, MAX_SESSIONS - 1)
             await db.run(insert, session.uuid, principal, now, session.expires, _json(session.state))
         return session
 
@@ -138,6 +137,7 @@ class Accounts:
         tags = None if access_tags is None else tuple(access_tags)
         key = ApiKey(secret[:8], principal, tuple(scopes), None if seconds is None else now + seconds, note, tags)
         async with self._database.transaction() as db:
+            await _hold(db, principal)
             await db.run("DELETE FROM api_keys WHERE principal = ? AND expires IS NOT NULL AND expires <= ?", principal, now)
             if (await db.rows("SELECT COUNT(*) FROM api_keys WHERE principal = ?", principal))[0][0] >= MAX_KEYS:
                 raise Unsatisfiable(f"There are {MAX_KEYS} API keys already; revoke some first.")
@@ -178,29 +178,22 @@ class Accounts:
                 raise NotFound(f"There is no API key that begins with {first_eight!r}.")
 
     async def used(self, principals: dict[str, float], keys: dict[tuple[str, str], float]) -> None:
-        """Remember when principals, and keys by principal and first eight, were last active."""
+        """Remember when principals, and keys by principal and first eight, were last active. An older time never replaces a newer
+        one, that of another server."""
+        newer = "(latest_activity IS NULL OR latest_activity < ?)"
         async with self._database.transaction() as db:
-            for uuid, at in principals.items():
-                await db.run("UPDATE principals SET latest_activity = ? WHERE uuid = ?", at, uuid)
-            for (uuid, first_eight), at in keys.items():
-                sql = "UPDATE api_keys SET latest_activity = ? WHERE principal = ? AND first_eight = ?"
-                await db.run(sql, at, uuid, first_eight)
+            # In one order everywhere, so that two servers do not wait for each other.
+            for uuid, at in sorted(principals.items()):
+                await db.run(f"UPDATE principals SET latest_activity = ? WHERE uuid = ? AND {newer}", at, uuid, at)
+            for (uuid, first_eight), at in sorted(keys.items()):
+                sql = f"UPDATE api_keys SET latest_activity = ? WHERE principal = ? AND first_eight = ? AND {newer}"
+                await db.run(sql, at, uuid, first_eight, at)
 
-    async def _version(self) -> int | None:
-        try:
-            async with self._database.transaction() as db:
-                return int((await db.rows("SELECT version FROM accounts_version"))[0][0])
-        except Exception as error:
-            # Each engine says in its own words that there is no such table.
-            if "accounts_version" in str(error):
-                return None
-            raise
 
-    async def _make(self) -> None:
-        text = resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
-        async with self._database.transaction() as db:
-            for statement in text.split(";\n"):
-                await db.run(statement)
+async def _hold(db: Connection, principal: str) -> None:
+    """Changes nothing, and keeps others from changing this principal until the transaction ends."""
+    if not await db.run("UPDATE principals SET type = type WHERE uuid = ?", principal):
+        raise NotFound("There is no such principal.")
 
 
 async def _principal_of(db: Connection, provider: str, id: str) -> str | None:
@@ -226,12 +219,14 @@ async def _new_principal(
 
 
 async def _account(db: Connection, uuid: str) -> Account:
-    rows = await db.rows("SELECT type, roles, latest_activity FROM principals WHERE uuid = ?", uuid)
+    rows = await db.rows("SELECT type, roles, appointed, latest_activity FROM principals WHERE uuid = ?", uuid)
     if not rows:
         raise NotFound("There is no such principal.")
-    kind, roles, activity = rows[0]
+    kind, roles, appointed, activity = rows[0]
+    given = tuple(orjson.loads(roles))
+    given += ("admin",) if appointed and "admin" not in given else ()
     found = await db.rows("SELECT provider, id, latest_login FROM identities WHERE principal = ? ORDER BY provider, id", uuid)
-    return Account(uuid, kind, tuple(orjson.loads(roles)), tuple(Identity(*row) for row in found), activity)
+    return Account(uuid, kind, given, tuple(Identity(*row) for row in found), activity)
 
 
 async def _sessions(db: Connection, where: str, *args: Any) -> list[Session]:

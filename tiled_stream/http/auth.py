@@ -242,7 +242,7 @@ async def _described(access: UserAccess, account: Account) -> dict[str, Any]:
         "uuid": str(UUID(account.uuid)),
         "type": account.type,
         "identities": [{"id": i.id, "provider": i.provider, "latest_login": _time(i.latest_login)} for i in account.identities],
-        "roles": [{"name": role, "scopes": list(ROLES[role])} for role in account.roles],
+        "roles": [{"name": role, "scopes": list(ROLES.get(role, ()))} for role in account.roles],
         "api_keys": [_key(access, key) for key in keys],
         "sessions": [_session(session) for session in sessions],
         "latest_activity": _time(access.activity(account.uuid) or account.latest_activity),

@@ -203,8 +203,7 @@ async def assembled(
         if isinstance(assembly.access, UserAccess):
             stack.push_async_callback(assembly.access.accounts.close)
             await assembly.access.accounts.open()
-            for admin in settings.admins:
-                await assembly.access.accounts.make_admin(str(admin["provider"]), str(admin["id"]), now=time.time())
+            await assembly.access.accounts.appoint([(a["provider"], a["id"]) for a in settings.admins], now=time.time())
             stack.push_async_callback(assembly.access.close)
             await assembly.access.open()
         stack.push_async_callback(assembly.files.close)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._version import __version__
+from .accounts_cli import admin_app
 from .catalog_cli import catalog_app
 from .directory_cli import serve_directory
 from .told import told
@@ -25,7 +26,6 @@ app = typer.Typer(name="tiled-stream", no_args_is_help=True, add_completion=Fals
 serve_app = typer.Typer(no_args_is_help=True, help="Run a server.")
 serve_app.command("directory")(serve_directory)
 app.add_typer(serve_app, name="serve")
-admin_app = typer.Typer(no_args_is_help=True, help="Look after a server.")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(admin_app, name="admin")
 app.command("watch")(watch)

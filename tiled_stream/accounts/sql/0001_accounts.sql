@@ -1,12 +1,15 @@
-CREATE TABLE accounts_version (version INTEGER NOT NULL);
-INSERT INTO accounts_version VALUES (1);
+-- The first shape. SQLite and PostgreSQL read the same file: texts, whole numbers and doubles only.
+
+-- `appointed`: 1 if the configuration gives the role admin, and may take it away again.
 CREATE TABLE principals (
     uuid TEXT PRIMARY KEY,
     type TEXT NOT NULL,
     roles TEXT NOT NULL,
+    appointed INTEGER NOT NULL DEFAULT 0,
     created DOUBLE PRECISION NOT NULL,
     latest_activity DOUBLE PRECISION
 );
+
 CREATE TABLE identities (
     provider TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -14,7 +17,9 @@ CREATE TABLE identities (
     latest_login DOUBLE PRECISION,
     PRIMARY KEY (provider, id)
 );
+
 CREATE INDEX identities_principal ON identities (principal);
+
 CREATE TABLE sessions (
     uuid TEXT PRIMARY KEY,
     principal TEXT NOT NULL REFERENCES principals (uuid),
@@ -23,7 +28,10 @@ CREATE TABLE sessions (
     revoked INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL
 );
+
 CREATE INDEX sessions_principal ON sessions (principal);
+
+-- `digest`: SHA-256 of the secret. Secrets are 36 random bytes, so there is nothing to guess that a slow hash would protect.
 CREATE TABLE api_keys (
     digest TEXT PRIMARY KEY,
     first_eight TEXT NOT NULL,
@@ -35,4 +43,5 @@ CREATE TABLE api_keys (
     access_tags TEXT,
     latest_activity DOUBLE PRECISION
 );
-CREATE INDEX api_keys_principal ON api_keys (principal)
+
+CREATE INDEX api_keys_principal ON api_keys (principal, first_eight);
