@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -27,7 +28,10 @@ def scan(url: str, events: list[dict[str, Any]], go_on: threading.Event) -> None
     detector = SynGauss("det", motor, "motor", center=0, Imax=100, sigma=1, labels={"detectors"})
     engine = RunEngine({"scan_id": 41}, context_managers=[], loop=asyncio.new_event_loop())
     engine.subscribe(lambda name, doc: events.append(doc) if name == "event" else None)
-    engine.subscribe(TiledWriter(from_uri(f"{url}/api/v1", api_key=KEY), batch_size=1))
+    client = from_uri(f"{url}/api/v1", api_key=KEY)
+    # Whatever becomes of the scan, no connection is left to the collector.
+    weakref.finalize(engine, client.context.http_client.close)
+    engine.subscribe(TiledWriter(client, batch_size=1))
 
     def per_step(detectors: Any, step: Any, pos_cache: Any) -> Any:
         yield from bps.one_nd_step(detectors, step, pos_cache)
