@@ -205,3 +205,13 @@ async def test_nothing_is_left_running_and_nothing_is_made_ahead(tmp_path: Path)
     assert threading.active_count() == before
     with pytest.raises(Unavailable, match="closed"):
         await store.read(model.node, model.structure, whole((4,)))
+
+
+async def test_an_array_is_written_once_each_chunk_has_a_file(store: ZarrArrays) -> None:
+    model = model_of((4, 2), ((2, 2), (2,)))
+    model.write(ArrayWritten((2, 2), offset=(0, 0)), cells(model.dtype, (2, 2), Random(1)), (0, 0))
+    await store.apply([model.batch()])
+    assert not await store.is_written(model.node, model.structure)
+    model.write_whole()
+    await store.apply([model.batch()])
+    assert await store.is_written(model.node, model.structure)

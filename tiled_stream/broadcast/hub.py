@@ -17,6 +17,7 @@ from ..domain.events import DELIVERED, Record
 from ..domain.nodes import NodeId
 from ..log.port import Log
 from .frames import Encoder, Frame, Gap, Item, Over, Skipped
+from .past import Past
 from .subscription import Subscription
 from .tail import Tail
 from .thin import Thinner, ThinSubscription
@@ -54,10 +55,11 @@ class _Shared:
 
 
 class Hub:
-    """All tails of this process. `now` gives seconds since the epoch."""
+    """All tails of this process. `now` gives seconds since the epoch; without `past`, what has left the log is a gap."""
 
-    def __init__(self, log: Log, *, now: Callable[[], float]) -> None:
+    def __init__(self, log: Log, *, now: Callable[[], float], past: Past | None = None) -> None:
         self._log = log
+        self._past = past
         self._now = now
         self._shared: dict[NodeId, _Shared] = {}
         self._draining = False
@@ -149,7 +151,7 @@ class Hub:
         self._observers.append(callback)
 
     def _begin(self, node: NodeId, cursor: int, epoch: str) -> _Shared:
-        tail = Tail(self._log, node, cursor=cursor, epoch=epoch, arrived=self._arrived)
+        tail = Tail(self._log, node, cursor=cursor, epoch=epoch, arrived=self._arrived, past=self._past)
         task = asyncio.get_running_loop().create_task(tail.follow(), name=f"tail of {node}")
         task.add_done_callback(_heard)
         return _Shared(tail, task)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable
 
 from ..domain.errors import EpochChanged, Gone, Truncated
+from ..domain.past import PastPage
 from .frames import Encoder, Frame, Gap, Item, Over
+from .past import PastEntries, past_entries
 from .tail import AnyStrip, Entry, Tail, _End
 
 __all__ = ["Subscription"]
@@ -31,6 +33,8 @@ class Subscription:
         # True once the producer's end was passed; the stream is over when nothing follows it.
         self._ended = False
         self.cursor = after
+        # Up to where the past was told, and how that goes on.
+        self._told: tuple[int, Hashable] = (-1, None)
         self._listener: Callable[[], None] | None = None
         self._join()
 
@@ -106,14 +110,15 @@ class Subscription:
 
     async def _replay(self) -> list[Item] | None:
         try:
-            items = await self._paged()
-        except Truncated as error:
-            return [self._missing(min(error.first - 1, self._window()))]
+            try:
+                items = await self._paged()
+            except Truncated as error:
+                return await self._past(min(error.first - 1, self._window()))
+            return await self._past(self._window()) if items is None else items
         except EpochChanged:
             return None  # the tail learns of it too, restarts and wakes
         except Gone:
             return [Over("deleted")]
-        return [self._missing(self._window())] if items is None else items
 
     async def _paged(self) -> list[Item] | None:
         """A page of the log. None: an emptied log has nothing of it, and nobody to say so."""
@@ -125,6 +130,20 @@ class Subscription:
     def _window(self) -> int:
         """The last sequence that is asked of the log; what follows is at hand."""
         return self._strip.first - 1
+
+    async def _past(self, upto: int) -> list[Item]:
+        """What has left the log up to `upto`, as far as it can be told."""
+        at, state = self._told
+        page = await self._tail.past(
+            self._shared[0], self.cursor, upto, state if at == self.cursor else None, entries=self._entries
+        )
+        if page is None:
+            return [self._missing(upto)]
+        self.cursor, self._told = page.reached, (page.reached, page.state)
+        return list(page.items)
+
+    def _entries(self, page: PastPage) -> PastEntries:
+        return past_entries(page, self._encode)
 
     def _missing(self, last: int) -> Gap:
         """What follows up to `last` has left the log."""

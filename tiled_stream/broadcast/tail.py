@@ -15,10 +15,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from ..domain.errors import EpochChanged, Gone, TiledStreamError, Truncated
-from ..domain.events import ChildCreated, Record, StreamEnded
+from ..domain.events import Record, StreamEnded
 from ..domain.nodes import NodeId
+from ..domain.past import PastPage
 from ..log.port import Log
 from .frames import Encoder, Frame, Over
+from .past import Past, PastEntries, born
 
 __all__ = ["END", "AnyStrip", "Entry", "Page", "Strip", "Tail", "Waking"]
 
@@ -140,9 +142,13 @@ class Page:
 class Tail:
     """Reads one node while somebody subscribes to it. `cursor`: the last record read; `over`: why it stopped."""
 
-    def __init__(self, log: Log, node: NodeId, *, cursor: int, epoch: str, arrived: Callable[[Record], None]) -> None:
+    def __init__(
+        self, log: Log, node: NodeId, *, cursor: int, epoch: str, arrived: Callable[[Record], None], past: Past | None
+    ) -> None:
         self._log = log
         self._arrived = arrived
+        self._past = past
+        self._past_pages: OrderedDict[tuple[Hashable, ...], PastEntries] = OrderedDict()
         self._pages: OrderedDict[tuple[Encoder, int], Page] = OrderedDict()
         self._paging = asyncio.Lock()
         # When the readers were woken last (loop time), and the waking that is to come.
@@ -222,6 +228,25 @@ class Tail:
                     self._pages.popitem(last=False)
             return page
 
+    async def past(
+        self, key: Hashable, after: int, upto: int, state: Hashable, *, entries: Callable[[PastPage], PastEntries]
+    ) -> PastEntries | None:
+        """What is told of the records after `after` up to `upto`, for all of the same `key`; None: nobody can tell.
+
+        Raises `Gone`, `Unavailable`.
+        """
+        if self._past is None or upto <= after:
+            return None
+        async with self._paging:
+            place = (key, after, upto, state)
+            known = self._past_pages.get(place)
+            if known is None:
+                page = await self._past.page(self.node, after, upto, state)
+                known = self._past_pages[place] = entries(page)
+                if len(self._past_pages) > PAGES:
+                    self._past_pages.popitem(last=False)
+            return known
+
     def _at_hand(self, encode: Encoder, after: int) -> Page | None:
         """A page read before that goes on beyond `after`."""
         for (for_encoder, begin), page in reversed(self._pages.items()):
@@ -242,6 +267,7 @@ class Tail:
         self.cursor = cursor
         self.epoch = epoch
         self._pages.clear()
+        self._past_pages.clear()
         for strip in self.strips.values():
             strip.restart(cursor + 1)
         self._wake_all()
@@ -281,6 +307,5 @@ def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
             entries.append(END)
             continue
         data = encode(record)
-        node = record.event.node if isinstance(record.event, ChildCreated) else None
-        entries.append(None if data is None else Frame(record.sequence, record.time, data, node))
+        entries.append(None if data is None else Frame(record.sequence, record.time, data, born(record)))
     return entries

@@ -9,6 +9,7 @@ already, because it came in between, is not for it: it gets its own, made from t
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Protocol
 
@@ -16,7 +17,9 @@ import msgspec
 
 from ..domain.errors import Truncated
 from ..domain.events import DELIVERED, Record, StreamEnded
+from ..domain.past import Lost, PastPage
 from .frames import Encoder, Frame, Item, Skipped
+from .past import PastEntries, past_entries
 from .subscription import Subscription
 from .tail import PAGE_RECORDS, Tail, Waking
 
@@ -214,6 +217,26 @@ class ThinSubscription(Subscription):
     async def _paged(self) -> list[Item] | None:
         stretch = await self._thin.replayed(self.cursor, self._window())
         return None if stretch is None else self._given(stretch)
+
+    async def _past(self, upto: int) -> list[Item]:
+        """The last message says what the past would: only extremes are gathered from it."""
+        return await super()._past(upto) if self._thinner.is_minmax else [self._missing(upto)]
+
+    def _entries(self, page: PastPage) -> PastEntries:
+        """Of the records that follow each other one."""
+        items: list[Record | Lost] = []
+        for is_lost, run in itertools.groupby(page.items, key=lambda item: isinstance(item, Lost)):
+            if is_lost:
+                items += run
+                continue
+            fold, records = self._thinner.begin(), [item for item in run if isinstance(item, Record)]
+            for record in records:
+                fold.add(record)
+            first, last = records[0].covers, records[-1].covers
+            whole = fold.take()
+            if whole is not None and first is not None and last is not None:
+                items.append(msgspec.structs.replace(whole, covers=(first[0], last[1])))
+        return past_entries(msgspec.structs.replace(page, items=tuple(items)), self._encode)
 
     def _window(self) -> int:
         strip = self._thin

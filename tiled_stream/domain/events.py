@@ -165,9 +165,13 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """An event as it lies in the log of one node."""
+    """An event as it lies in the log of one node.
+
+    `covers`: not from the log, but told from storage in the place of the records with these sequences, first and last.
+    """
 
     sequence: int
     time: float
     event: Event
     payload: bytes = b""
+    covers: tuple[int, int] | None = None

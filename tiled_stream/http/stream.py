@@ -120,8 +120,7 @@ class _SingleSocket(Socket):
         if messages:
             frames = b"".join(messages)
             await self.send_frames(frames)
-            # A gap comes alone.
-            self.edge.hub.sent(len(messages), len(frames), gaps=isinstance(batch[0], Gap))
+            self.edge.hub.sent(len(messages), len(frames), gaps=sum(isinstance(item, Gap) for item in batch))
         last = batch[-1]
         if isinstance(last, Over):
             raise Closed(*REASONS[last.reason])

@@ -300,7 +300,7 @@ class ManySocket(Socket):
                 return
             if isinstance(item, Frame):
                 out.add(part.prefix, item.data)
-                if item.node is not None and part.has_children and item.sequence > part.horizon:
+                if item.node is not None and part.has_children and item.node.created > part.horizon:
                     await self._born(part, item.node, out)
             elif isinstance(item, Skipped):
                 out.add(part.prefix, self._dump("thinned", skipped=item.count))

@@ -38,6 +38,7 @@ from ..persist.apply import Apply
 from ..persist.persister import Persister
 from ..persist.quarantine import Quarantine
 from ..query.browse import Browse
+from ..query.history import History
 from ..query.read import DataReader
 from ..query.read_files import FileData
 from ..storage.port import ArrayStore, PartStore
@@ -74,7 +75,8 @@ class Assembly:
         self._persisting: asyncio.Task[None] | None = None
         self._heart = Heart()
         self.places = places
-        self.hub = Hub(log, now=time.time)
+        past = History(log, catalog, arrays=engines.arrays, tables=engines.tables) if settings.history else None
+        self.hub = Hub(log, now=time.time, past=past)
         self.quarantine = Quarantine(places.quarantine)
         self._apply = Apply(log, catalog, **stores, quarantine=self.quarantine)
         self.persister = Persister(

@@ -92,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_data_ttl: seconds that persisted records stay in the log for late subscribers
     cache_node_bytes: bytes of persisted records that stay in the log, of one node
     cache_total_bytes: bytes of persisted records that stay in the log, of all nodes
+    history: tell late subscribers from storage what the log has let go of; switched off it is announced as a gap
     log_sync: "normal": acknowledged writes survive a killed process; "full": a power cut too, at the price of an fsync
         (with Redis: of `WAITAOF`, which needs Redis 7.2 or Valkey)
     persist: persist what is written; switched off where other processes do (`tiled-stream persist`)
@@ -143,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_strict: bool = False
     cache_data_ttl: float = 3600.0
     cache_node_bytes: int = 64 << 20
+    history: bool = True
     cache_total_bytes: int = 512 << 20
     log_sync: Literal["normal", "full"] = "normal"
     persist: bool = True

@@ -23,7 +23,7 @@ from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure
 from .zarr_metadata import Grid, cell_dtype, checked_by_zarr, chunk_shape, decode_metadata, encode_metadata
 
-__all__ = ["ChunkWriter", "Region", "read_cells", "read_grid"]
+__all__ = ["ChunkWriter", "Region", "has_all_chunks", "read_cells", "read_grid"]
 
 Array = numpy.ndarray[Any, Any]
 Index = tuple[int, ...]
@@ -189,6 +189,13 @@ def read_cells(directory: Path, grid: Grid, cell: numpy.dtype[Any], selection: S
         if found is not None:
             forwards[tuple(p[2] for p in pieces)] = found
     return full.reshape(selection.shape)
+
+
+def has_all_chunks(directory: Path, grid: Grid, shape: Index) -> bool:
+    """Is there a file for each chunk of an array of this shape?"""
+    axes = [range(-(-length // size)) for length, size in zip(shape, grid.chunk, strict=True)]
+    present = set(os.listdir(directory))
+    return all(grid.file(index) in present for index in itertools.product(*axes))
 
 
 def _parts(region: Region, chunk: Index, shape: Index) -> Iterator[_Part]:

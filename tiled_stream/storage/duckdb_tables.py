@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
-from .layout import dataset_id, schema_table
-from .port import TableBatch
+from .layout import ARRIVED_BODIES, dataset_id, schema_table
+from .port import Arrived, TableBatch
 from .sql_tables import Change, SqlTables, changes
 
 if TYPE_CHECKING:
@@ -149,6 +149,42 @@ class _DuckdbFile:
         found = self._select(table, ", ".join(f"c{n}" for n in positions), dataset, partition, order="_sequence, _row")
         return declared_table(found.columns, schema) if found is not None else schema.empty_table()
 
+    def arrived(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
+        from .arrivals import arrived, whole_records
+        from .arrow_columns import declared_schema, declared_table
+
+        self._opened()
+        schema, table = declared_schema(structure), _table(structure)
+        if table == _BODIES:
+            return self._arrived_bodies(dataset, structure, after, upto, rows)
+        found = None
+        if table in self._tables:
+            what = ", ".join(["_sequence", "_partition_id", *(f"c{n}" for n in range(len(schema.names)))])
+            where = f"SELECT {what} FROM {table} WHERE _dataset_id = {dataset} AND _sequence"
+            found = self._query(f"{where} > {after} AND _sequence <= {upto} ORDER BY _sequence, _row LIMIT {rows + 1}")
+            if found is not None and found.num_rows > rows and found.column(0)[0] == found.column(0)[-1]:
+                found = self._query(f"{where} = {found.column(0)[0].as_py()} ORDER BY _row")  # all of the one record
+                rows = found.num_rows if found is not None else rows
+        if found is None:
+            return arrived(schema.empty_table(), [], [])
+        sequences, partitions = (column.to_numpy() for column in found.columns[:2])
+        whole = arrived(declared_table(found.columns[2:], schema), sequences, partitions)
+        return whole_records(whole, rows=rows, is_cut=found.num_rows > rows)
+
+    def _arrived_bodies(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
+        from .arrow_bodies import arrived_bodies
+
+        keys = self._query(ARRIVED_BODIES.format(table=_BODIES, dataset=dataset, after=after, upto=upto))
+
+        def bodies() -> Iterator[tuple[int, int, Any]]:
+            for key in keys.to_pylist() if keys is not None else []:
+                at = f"_partition_id = {key['_partition_id']} AND _sequence = {key['_sequence']}"
+                found = self._query(f"SELECT body FROM {_BODIES} WHERE _dataset_id = {dataset} AND {at}")
+                if found is not None and found.num_rows:
+                    yield key["_sequence"], key["_partition_id"], found.column(0)[0].as_buffer()
+
+        return arrived_bodies(bodies(), structure, after=after, upto=upto, rows=rows)
+
     def rows(self, dataset: int, structure: TableStructure) -> int:
         self._opened()
         table = _table(structure)
@@ -218,13 +254,16 @@ class _DuckdbFile:
 
     def _select(self, table: str, what: str, dataset: int, partition: int | None, *, order: str | None) -> pyarrow.Table | None:
         """In a reader's thread, with a connection of its own. None: there is no such SQL table any more."""
-        import duckdb
-
         only = "" if partition is None else f" AND _partition_id = {int(partition)}"
         sorting = "" if order is None else f" ORDER BY _partition_id, {order}"
+        return self._query(f"SELECT {what} FROM {table} WHERE _dataset_id = {dataset}{only}{sorting}")
+
+    def _query(self, query: str) -> pyarrow.Table | None:
+        import duckdb
+
         cursor = self._cursors.get()
         try:
-            return cursor.sql(f"SELECT {what} FROM {table} WHERE _dataset_id = {dataset}{only}{sorting}").to_arrow_table()
+            return cursor.sql(query).to_arrow_table()
         except duckdb.CatalogException:  # dropped since the caller looked: the last of its nodes was deleted
             return None
         except duckdb.OperationalError as error:

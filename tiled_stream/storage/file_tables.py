@@ -23,11 +23,13 @@ from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
 from .layout import array_directory, file_uri
-from .port import Allocation, TableBatch
+from .port import Allocation, Arrived, TableBatch
 from .table_formats import TableFormat
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from .arrivals import Marks
 
 __all__ = ["FileTables"]
 
@@ -40,7 +42,8 @@ _LOOKS = 8
 
 
 class _Segment(msgspec.Struct, frozen=True):
-    """Rows of one partition, of the records from `first` to `last`. `size` in bytes."""
+    """Rows of one partition, of the records from `first` to `last`. `size` in bytes. `marks`: which record brought how many rows,
+    as runs; empty if that would be too much to keep."""
 
     partition: int
     first: int
@@ -48,6 +51,7 @@ class _Segment(msgspec.Struct, frozen=True):
     file: str
     rows: int
     size: int
+    marks: tuple[tuple[int, int, int], ...] = ()
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -110,6 +114,13 @@ class FileTables:
         except OSError as error:
             raise Unavailable(f"The table storage {self._root} cannot be read now: {error}") from error
 
+    async def arrived(self, node: NodeId, structure: TableStructure, *, after: int, upto: int, rows: int) -> Arrived:
+        """See `TableStore`."""
+        try:
+            return await self._reader.run(self._arrived, node, structure, after, upto, rows)
+        except OSError as error:
+            raise Unavailable(f"The table storage {self._root} cannot be read now: {error}") from error
+
     async def rows(self, node: NodeId, structure: TableStructure) -> int:
         """See `TableStore`."""
         manifest = await self._reader.run(_manifest, self._directory(node))
@@ -154,9 +165,11 @@ class FileTables:
             event = run[0].event
             if isinstance(event, TableWritten):
                 segments = [s for s in segments if event.partition is not None and s.partition != partition]
-            table = _joined([_rows_of(r.payload) for r in run], schema)
+            bodies = [_rows_of(r.payload) for r in run]
+            table = _joined(bodies, schema)
+            marks = [(r.sequence, body.num_rows) for r, body in zip(run, bodies, strict=True)]
             if table.num_rows or isinstance(event, TableWritten):
-                segments.append(self._written(directory, partition, run[0].sequence, run[-1].sequence, table))
+                segments.append(self._written(directory, partition, run[0].sequence, run[-1].sequence, table, marks))
         joined = self._joined_segments(directory, segments, schema)
         return _Manifest(records[-1].sequence, tuple(sorted(joined, key=lambda s: s.partition)))
 
@@ -172,16 +185,21 @@ class FileTables:
             if len(tail) < _MANY:
                 continue
             table = _joined([self._format.read(directory / s.file, schema, schema.names) for s in tail], schema)
-            whole = self._written(directory, partition, tail[0].first, tail[-1].last, table)
+            from .arrivals import unsqueezed
+
+            marks = [mark for s in tail for mark in unsqueezed(s.marks)] if all(s.marks for s in tail) else []
+            whole = self._written(directory, partition, tail[0].first, tail[-1].last, table, marks)
             result = [s for s in result if s not in tail] + [whole]
         return result
 
-    def _written(self, directory: Path, partition: int, first: int, last: int, table: pyarrow.Table) -> _Segment:
+    def _written(self, directory: Path, partition: int, first: int, last: int, table: pyarrow.Table, marks: Marks) -> _Segment:
+        from .arrivals import squeezed
+
         name = f"partition-{partition}-{first}-{last}{self._format.suffix}"
         half = directory / (name + ".part")
         self._format.write(table, half)
         os.replace(half, directory / name)  # one of this name that a crash left behind is not in the manifest
-        return _Segment(partition, first, last, name, table.num_rows, (directory / name).stat().st_size)
+        return _Segment(partition, first, last, name, table.num_rows, (directory / name).stat().st_size, squeezed(marks))
 
     def _commit(self, directory: Path, manifest: _Manifest) -> None:
         if not directory.exists() or manifest == _manifest(directory):
@@ -214,6 +232,28 @@ class FileTables:
                     raise
                 continue
             return _joined(tables, _chosen(schema, names))
+        raise AssertionError("a look either answers or raises")
+
+    def _arrived(self, node: NodeId, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
+        from .arrivals import Piece, merged, unsqueezed
+
+        schema, directory = _declared(structure), self._directory(node)
+
+        def piece(segment: _Segment) -> Piece:
+            def load() -> tuple[pyarrow.Table, Marks]:
+                table = self._format.read(directory / segment.file, schema, schema.names)
+                return _joined([table], schema), unsqueezed(segment.marks)
+
+            return Piece(segment.first, segment.partition, load)
+
+        for look in range(_LOOKS):
+            found = [s for s in _manifest(directory).segments if s.first <= upto and s.last > after]
+            pieces = [piece(s) for s in sorted(found, key=lambda s: s.first)]
+            try:
+                return merged(pieces, schema.empty_table(), after=after, upto=upto, rows=rows)
+            except FileNotFoundError:
+                if look + 1 == _LOOKS:
+                    raise
         raise AssertionError("a look either answers or raises")
 
 

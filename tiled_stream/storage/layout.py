@@ -12,7 +12,16 @@ from ..domain.errors import Malformed
 from ..domain.nodes import NodeId, wire_number
 from ..domain.structures import TableStructure
 
-__all__ = ["SQL_TABLE", "array_directory", "check_columns", "dataset_id", "file_uri", "schema_table", "table_name"]
+__all__ = [
+    "ARRIVED_BODIES",
+    "SQL_TABLE",
+    "array_directory",
+    "check_columns",
+    "dataset_id",
+    "file_uri",
+    "schema_table",
+    "table_name",
+]
 
 #: The mimetype of tables that live in an SQL database.
 SQL_TABLE = "application/x-tiled-sql-table"
@@ -72,3 +81,13 @@ def check_columns(structure: TableStructure) -> None:
             raise Malformed(f"{name!r} cannot name a column: at most 63 bytes, no quotes, semicolons or control characters.")
     if len(set(structure.columns)) != len(structure.columns):
         raise Malformed("The columns of a table must have different names.")
+
+
+#: Which bodies may hold rows of the records after `after` up to `upto`: the last one of each partition that begins before, and
+#: those that begin in between.
+ARRIVED_BODIES = """
+SELECT _sequence, _partition_id FROM {table} AS b WHERE _dataset_id = {dataset} AND _sequence <= {upto} AND _sequence >= coalesce(
+    (SELECT max(_sequence) FROM {table} WHERE _dataset_id = b._dataset_id AND _partition_id = b._partition_id
+        AND _sequence <= {after} + 1), 0)
+ORDER BY _sequence
+"""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
-__all__ = ["Allocation", "ArrayBatch", "ArrayStore", "PartBatch", "PartStore", "TableBatch", "TableStore"]
+__all__ = ["Allocation", "ArrayBatch", "ArrayStore", "Arrived", "PartBatch", "PartStore", "TableBatch", "TableStore"]
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -73,6 +73,10 @@ class ArrayStore(Protocol):
 
         Regions never written, also of an array that is not there at all, are zeros (empty strings, NaT is not used).
         """
+        ...
+
+    async def is_written(self, node: NodeId, structure: ArrayStructure) -> bool:
+        """Was each chunk of an array of `structure` written, in part at least? False too if this store does not know."""
         ...
 
     async def delete(self, *nodes: NodeId) -> None:
@@ -129,6 +133,14 @@ class TableBatch(msgspec.Struct, frozen=True):
     records: tuple[Record, ...]
 
 
+class Arrived(msgspec.Struct, frozen=True):
+    """Rows with the records that they came with: the sequence and the partition of each row, ascending by sequence."""
+
+    table: pyarrow.Table
+    sequences: numpy.ndarray
+    partitions: numpy.ndarray
+
+
 class TableStore(Protocol):
     """Internally managed tables, one per node; nodes of one schema may share one SQL table."""
 
@@ -164,6 +176,14 @@ class TableStore(Protocol):
         """Rows in order of partition, then of arrival, in the declared schema (its metadata too).
 
         `columns` selects, table order is kept. A table that was never written: zero rows. Unknown column: `Malformed`.
+        """
+        ...
+
+    async def arrived(self, node: NodeId, structure: TableStructure, *, after: int, upto: int, rows: int) -> Arrived:
+        """The rows of the records after `after` up to `upto`, in the order of the records, in the declared schema.
+
+        At most `rows` of them, or those of one record. Rows that were replaced are not there, nor those of which this store does
+        not know the record exactly. None: there are no more.
         """
         ...
 

@@ -23,7 +23,7 @@ import pyarrow.compute
 from ..domain.structures import TableStructure
 from .arrow_columns import META, Column, sql_columns
 
-__all__ = ["BYTES", "HEADER", "TRAILER", "Answer", "encode", "in_order", "postgres_columns", "selected", "steps"]
+__all__ = ["BYTES", "HEADER", "LONG", "TRAILER", "Answer", "encode", "in_order", "postgres_columns", "selected", "steps"]
 
 #: What a COPY begins and ends with.
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -58,6 +58,7 @@ _WIRE = {
 _BINARY = pyarrow.large_binary()
 #: What is kept as it is.
 BYTES = Column("BYTEA", _BINARY, _BINARY)
+LONG = Column("BIGINT", pyarrow.int64(), pyarrow.int64())
 #: Bytes of Arrow data that are encoded at a time.
 _STEP = 1 << 20
 #: Bytes of an answer that are decoded at a time.

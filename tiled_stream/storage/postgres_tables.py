@@ -23,8 +23,8 @@ from ..domain.errors import Unavailable
 from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
-from .layout import dataset_id, schema_table
-from .port import Allocation, TableBatch
+from .layout import ARRIVED_BODIES, dataset_id, schema_table
+from .port import Allocation, Arrived, TableBatch
 from .postgres_connect import Database, Session, public_uri
 from .sql_tables import Change, allocation, changes
 
@@ -47,6 +47,12 @@ _BODIES_COLUMNS = (
     "_dataset_id BIGINT, _partition_id BIGINT, _sequence BIGINT, rows BIGINT, body BYTEA, "
     "PRIMARY KEY (_dataset_id, _partition_id, _sequence)"
 )
+#: The partitions of a dataset, each found by one step in the primary key.
+_PARTITIONS = """WITH RECURSIVE p(n) AS (
+    SELECT min(_partition_id) FROM tiled_stream.{table} WHERE _dataset_id = {dataset} UNION ALL
+    SELECT (SELECT min(_partition_id) FROM tiled_stream.{table} WHERE _dataset_id = {dataset} AND _partition_id > p.n)
+    FROM p WHERE p.n IS NOT NULL
+) SELECT n FROM p WHERE n IS NOT NULL"""
 #: One process at a time makes tables: CREATE TABLE IF NOT EXISTS alone fails where two do it at once.
 _ONE_MAKER = "SELECT pg_advisory_xact_lock(hashtextextended('tiled_stream.tables', 0))"
 #: Bytes from which on a thread does the work, and how many a record weighs besides its rows.
@@ -122,6 +128,31 @@ class PostgresTables:
         if answer is None:
             return schema.empty_table()
         return await self._work(answer.size, lambda: declared_table(answer.columns(), schema))
+
+    async def arrived(self, node: NodeId, structure: TableStructure, *, after: int, upto: int, rows: int) -> Arrived:
+        """See `TableStore`."""
+        from .arrivals import arrived, whole_records
+        from .arrow_columns import declared_schema, declared_table
+        from .postgres_copy import LONG, postgres_columns
+
+        kept, dataset = postgres_columns(structure), dataset_id(node)
+        if kept is None:
+            return await self._arrived_bodies(dataset, structure, after, upto, rows)
+        schema, table = declared_schema(structure), schema_table(structure)
+        names, stored = ["_sequence", "_partition_id", *(f"c{n}" for n in range(len(kept)))], [LONG, LONG, *kept]
+        # Named by partition, rows of some records are found by the primary key, which begins with that.
+        within = f"{_where(dataset, None)} AND _partition_id = ANY(ARRAY({_PARTITIONS.format(table=table, dataset=dataset)}))"
+        where = f"{within} AND _sequence > {after} AND _sequence <= {upto}"
+        answer = await self._selected(table, names, stored, where, f"_sequence, _row LIMIT {rows + 1}")
+        columns = [] if answer is None else answer.columns()
+        if columns and len(columns[0]) > rows and columns[0][0] == columns[0][-1]:  # all of the one record
+            answer = await self._selected(table, names, stored, f"{within} AND _sequence = {columns[0][0].as_py()}", "_row")
+            columns = [] if answer is None else answer.columns()
+            rows = len(columns[0]) if columns else rows
+        if not columns or not len(columns[0]):
+            return arrived(schema.empty_table(), [], [])
+        whole = arrived(declared_table(columns[2:], schema), columns[0].to_numpy(), columns[1].to_numpy())
+        return whole_records(whole, rows=rows, is_cut=len(columns[0]) > rows)
 
     async def rows(self, node: NodeId, structure: TableStructure) -> int:
         """See `TableStore`."""
@@ -225,8 +256,38 @@ class PostgresTables:
 
         return await self._work(0 if answer is None else answer.size, table)
 
+    async def _arrived_bodies(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
+        from .arrow_bodies import arrived_bodies
+
+        some = 16
+        while True:
+            found = []
+            async with self._database.session() as db:
+                keys = await db.rows(ARRIVED_BODIES.format(table=f"{_SCHEMA}.{_BODIES}", dataset=dataset, after=after, upto=upto))
+                for sequence, partition in keys[:some]:
+                    body = await db.value(
+                        f"SELECT body FROM {_SCHEMA}.{_BODIES} WHERE {_where(dataset, partition)} AND _sequence = {sequence}"
+                    )
+                    found += [] if body is None else [(sequence, partition, body)]
+            # What the next body has comes later.
+            last = upto if len(keys) <= some else min(upto, keys[some][0] - 1)
+            size = sum(len(body) for *_, body in found)
+            answer = await self._work(
+                size,
+                lambda: arrived_bodies(found, structure, after=after, upto=last, rows=rows),  # noqa: B023 - awaited here
+            )
+            if len(answer.sequences) or len(keys) <= some:
+                return answer
+            some *= 4
+
     async def _select(
         self, table: str, names: Sequence[str], columns: Sequence[Column], dataset: int, partition: int | None, order: str
+    ) -> Answer | None:
+        """The rows in order. None: there is no such SQL table."""
+        return await self._selected(table, names, columns, _where(dataset, partition), f"_partition_id, {order}")
+
+    async def _selected(
+        self, table: str, names: Sequence[str], columns: Sequence[Column], where: str, order: str
     ) -> Answer | None:
         """The rows in order. None: there is no such SQL table."""
         from .postgres_copy import Answer, selected
@@ -238,10 +299,7 @@ class PostgresTables:
             if answer.is_due():
                 await self._work(answer.size, answer.decode)
 
-        query = (
-            f"SELECT {selected(names, columns)} FROM {_SCHEMA}.{table} WHERE {_where(dataset, partition)} "
-            f"ORDER BY _partition_id, {order}"
-        )
+        query = f"SELECT {selected(names, columns)} FROM {_SCHEMA}.{table} WHERE {where} ORDER BY {order}"
         try:
             async with self._database.session() as db:
                 await db.take(query, sink)

@@ -18,7 +18,7 @@ from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
 from .layout import SQL_TABLE, check_columns, dataset_id, table_name
-from .port import Allocation, TableBatch
+from .port import Allocation, Arrived, TableBatch
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,7 +37,7 @@ class Change(msgspec.Struct):
 
 
 class TableEngine(Protocol):
-    """Blocking. `open`, `close`, `apply`, `delete` and `watermark` run in the writer's thread, `read` and `rows` in readers'."""
+    """Blocking. `open`, `close`, `apply`, `delete` and `watermark` run in the writer's thread, the others in readers'."""
 
     def open(self) -> None: ...
 
@@ -52,6 +52,8 @@ class TableEngine(Protocol):
     def read(
         self, dataset: int, structure: TableStructure, columns: Sequence[str] | None, partition: int | None
     ) -> pyarrow.Table: ...
+
+    def arrived(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived: ...
 
     def rows(self, dataset: int, structure: TableStructure) -> int: ...
 
@@ -97,6 +99,10 @@ class SqlTables:
     ) -> pyarrow.Table:
         """See `TableStore`."""
         return await self._reader.run(self._engine.read, dataset_id(node), structure, columns, partition)
+
+    async def arrived(self, node: NodeId, structure: TableStructure, *, after: int, upto: int, rows: int) -> Arrived:
+        """See `TableStore`."""
+        return await self._reader.run(self._engine.arrived, dataset_id(node), structure, after, upto, rows)
 
     async def rows(self, node: NodeId, structure: TableStructure) -> int:
         """See `TableStore`."""

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
 from .layout import dataset_id
-from .port import TableBatch
+from .port import Arrived, TableBatch
 from .sql_tables import Change, SqlTables, changes
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ CREATE TABLE IF NOT EXISTS bodies (
     rows INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS bodies_in_order ON bodies (dataset, partition, sequence);
+"""
+#: Bodies that may hold rows of the records after :after up to :upto: the last one of each partition that begins before, and those
+#: that begin in between.
+_ARRIVED = """
+SELECT sequence, partition, body FROM bodies AS b WHERE dataset = :dataset AND sequence <= :upto AND sequence >= coalesce(
+    (SELECT max(sequence) FROM bodies WHERE dataset = b.dataset AND partition = b.partition AND sequence <= :after + 1), 0)
+ORDER BY sequence
 """
 #: Seconds that a write waits for other processes that use the file.
 _PATIENCE = 5.0
@@ -111,6 +118,13 @@ class _SqliteFile:
             return schema.empty_table()
         return declared_table(joined(bodies).columns, schema)
 
+    def arrived(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
+        from .arrow_bodies import arrived_bodies
+
+        with self._reading() as db:  # body by body, until there are rows enough
+            bodies = db.execute(_ARRIVED, {"dataset": dataset, "after": after, "upto": upto})
+            return arrived_bodies(bodies, structure, after=after, upto=upto, rows=rows)
+
     def rows(self, dataset: int, structure: TableStructure) -> int:
         return sum(count for (count,) in self._select("rows", dataset, None))
 
@@ -138,7 +152,7 @@ class _SqliteFile:
             raise
 
     def _change(self, db: sqlite3.Connection, change: Change) -> None:
-        from .arrow_bodies import FULL, decode, encode, gathered, joined
+        from .arrow_bodies import FULL, decode, encode, gathered, grown
 
         for dataset, partition in change.erased:
             only = "" if partition is None else f" AND partition = {int(partition)}"
@@ -150,7 +164,7 @@ class _SqliteFile:
                 [rows.dataset, rows.partition],
             ).fetchone()
             if last is not None and last[1] + table.nbytes <= FULL:
-                sequence, table = last[0], joined([decode(last[2]), table])
+                sequence, table = last[0], grown(decode(last[2]), last[0], rows)
             db.execute(
                 "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)",
                 [rows.dataset, rows.partition, sequence, table.num_rows, table.nbytes, encode(table)],
@@ -158,13 +172,19 @@ class _SqliteFile:
 
     def _select(self, what: str, dataset: int, partition: int | None) -> list[tuple[Any]]:
         """In a reader's thread, with a connection of its own."""
-        self._opened()
         only = "" if partition is None else f" AND partition = {int(partition)}"
-        db = self._readers.get()
-        try:
+        with self._reading() as db:
             return db.execute(
                 f"SELECT {what} FROM bodies WHERE dataset = ?{only} ORDER BY partition, sequence", [dataset]
             ).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of the reader's own."""
+        self._opened()
+        db = self._readers.get()
+        try:
+            yield db
         except sqlite3.OperationalError as error:
             raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
         finally:

@@ -26,7 +26,7 @@ from ..domain.events import ArrayWritten
 from ..domain.nodes import NodeId
 from ..domain.slices import Selection
 from ..domain.structures import ArrayStructure
-from .chunk_files import ChunkWriter, Region, read_cells, read_grid
+from .chunk_files import ChunkWriter, Region, has_all_chunks, read_cells, read_grid
 from .engine_thread import EngineThread
 from .layout import array_directory, file_uri
 from .port import Allocation, ArrayBatch
@@ -90,6 +90,13 @@ class ZarrArrays:
         except OSError as error:
             raise Unavailable(f"The array storage {self._root} cannot be read now: {error}") from error
 
+    async def is_written(self, node: NodeId, structure: ArrayStructure) -> bool:
+        """See `ArrayStore`."""
+        try:
+            return await self._reader.run(self._is_written, node, structure)
+        except OSError as error:
+            raise Unavailable(f"The array storage {self._root} cannot be read now: {error}") from error
+
     async def delete(self, *nodes: NodeId) -> None:
         """See `ArrayStore`."""
         try:
@@ -134,6 +141,10 @@ class ZarrArrays:
             return numpy.zeros(selection.shape, declared)
         cells = read_cells(array_directory(self._root, node), grid, cell_dtype(structure.data_type), selection)
         return cells if cells.dtype == declared else cells.view(declared)
+
+    def _is_written(self, node: NodeId, structure: ArrayStructure) -> bool:
+        grid = None if 0 in structure.shape else self._grid(node)
+        return grid is not None and has_all_chunks(array_directory(self._root, node), grid, structure.shape)
 
     def _grid(self, node: NodeId) -> Grid | None:
         with self._lock:

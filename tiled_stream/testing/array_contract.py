@@ -317,6 +317,13 @@ class ArrayStoreContract:
         await store.apply([older])
         await _assert_reads(store, model)
 
+    async def test_what_was_not_written_is_never_said_to_be(self, store: ArrayStore) -> None:
+        model = ArrayModel(array_structure((4, 2), chunks=((2, 2), (2,))), numpy.dtype("<f8"), Random(14))
+        assert not await store.is_written(model.node, model.structure)
+        model.write(ArrayWritten((2, 2), offset=(0, 0)), cells(model.dtype, (2, 2), Random(15)), (0, 0))
+        await store.apply([model.batch()])
+        assert not await store.is_written(model.node, model.structure)
+
     async def test_many_arrays_in_one_step(self, store: ArrayStore) -> None:
         models = [ArrayModel(array_structure((n, 2)), numpy.dtype("<f8"), Random(n)) for n in range(1, 30)]
         for model in models:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 import msgspec
 import pyarrow
@@ -288,6 +289,33 @@ class TableStoreContract:
         await store.close()
         await store.close()
 
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_rows_are_given_again_by_the_records_that_brought_them(self, store: TableStore, seed: int) -> None:
+        """Of the records that were not replaced, in order, whole, wherever one begins and however few are asked for."""
+        random = Random(seed)
+        model = two_columns()
+        at = 0
+        for _ in range(60):
+            model.step(random)
+            if random.random() < 0.4:
+                await store.apply([model.batch(after=at)])
+                at = len(model.records)
+        await store.apply([model.batch(after=at)])
+        wanted = model.arrived()
+        for _ in range(12):
+            after, upto = sorted(random.choices(range(len(model.records) + 1), k=2))
+            got: list[tuple[int, int, dict[str, Any]]] = []
+            cursor, rows = after, random.choice((1, 3, 1000))
+            while True:
+                page = await store.arrived(model.node, model.structure, after=cursor, upto=upto, rows=rows)
+                assert page.table.schema.equals(model.schema)
+                if not len(page.sequences):
+                    break
+                got += zip(page.sequences.tolist(), page.partitions.tolist(), page.table.to_pylist(), strict=True)
+                assert len(page.sequences) <= rows or len(set(page.sequences.tolist())) == 1
+                cursor = int(page.sequences[-1])
+            assert got == [row for row in wanted if after < row[0] <= upto]
+
 
 class SqlTableStoreContract(TableStoreContract):
     """What a store in an SQL database does beside: names that clients see, and those that SQL cannot take."""
@@ -319,3 +347,13 @@ class SqlTableStoreContract(TableStoreContract):
                 store.allocate(node, structure, None, {"table_name": bad})
         with pytest.raises(UnsupportedType):
             store.allocate(node, structure, "text/csv", {})
+
+    async def test_rows_of_awkward_columns_are_given_again_too(self, store: TableStore) -> None:
+        """Those that an engine keeps as bodies."""
+        model = TableModel(pyarrow.schema([("s", pyarrow.struct([("a", pyarrow.int32())])), ("n", pyarrow.int64())]))
+        for n in range(30):
+            model.append([{"s": {"a": n}, "n": n}] * (n % 3), partition=n % 2)
+            await store.apply([model.batch(after=n)])
+        page = await store.arrived(model.node, model.structure, after=7, upto=20, rows=1000)
+        got = zip(page.sequences.tolist(), page.partitions.tolist(), page.table.to_pylist(), strict=True)
+        assert list(got) == [row for row in model.arrived() if 7 < row[0] <= 20]

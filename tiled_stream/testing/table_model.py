@@ -70,6 +70,7 @@ class TableModel:
         self.node = new_id()
         self.partitions: dict[int, list[dict[str, Any]]] = {}
         self.records: list[Record] = []
+        self._rows: dict[int, list[dict[str, Any]]] = {}
 
     def append(self, rows: list[dict[str, Any]], partition: int = 0) -> None:
         """Rows are appended."""
@@ -110,7 +111,19 @@ class TableModel:
         table = pyarrow.Table.from_pylist(rows, schema=self.schema)
         return table if columns is None else table.select([c for c in self.schema.names if c in columns])
 
+    def arrived(self) -> list[tuple[int, int, dict[str, Any]]]:
+        """The rows that are there, with the sequence and the partition of their records, in order of the records."""
+        kept: list[tuple[int, int, list[dict[str, Any]]]] = []
+        for each in self.records:
+            event = each.event
+            if isinstance(event, TableWritten):
+                kept = [k for k in kept if event.partition not in (None, k[1])]
+            if isinstance(event, TableWritten | RowsAppended):
+                kept.append((each.sequence, event.partition or 0, self._rows[each.sequence]))
+        return [(sequence, partition, row) for sequence, partition, rows in kept for row in rows]
+
     def _record(self, event: RowsAppended | TableWritten, rows: list[dict[str, Any]]) -> None:
+        self._rows[len(self.records) + 1] = list(rows)
         columns = {name: [row[name] for row in rows] for name in self.schema.names}
         body = table_body(columns, schema=self.schema)
         self.records.append(record(len(self.records) + 1, event, body))

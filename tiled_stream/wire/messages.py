@@ -114,6 +114,8 @@ class MessageEncoder:
 
     def _encode(self, record: Record, fields: dict[str, Any]) -> bytes:
         when = datetime.fromtimestamp(record.time, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        if record.covers is not None:
+            fields["covers"] = record.covers
         return self._dump({"sequence": record.sequence, "timestamp": when, **fields})
 
     def _dump(self, fields: dict[str, Any]) -> bytes:

@@ -200,6 +200,8 @@ def _header(record: Record, event: ArrayWritten | PartWritten | RowsAppended | T
     """A message without its payload: what it would have been, and how large."""
     when = datetime.fromtimestamp(record.time, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     fields: dict[str, Any] = {"sequence": record.sequence, "timestamp": when, "bytes": len(record.payload)}
+    if record.covers is not None:
+        fields["covers"] = record.covers
     if isinstance(event, RowsAppended | TableWritten):
         return fields | {
             "kind": "table-data",
