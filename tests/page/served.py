@@ -26,10 +26,12 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 class Served:
     """`stop()` and `start()` keep port and data. A context manager that leaves no process behind."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path, *, config: str | None = None, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
+        plain = ["catalog", "catalog.db", "--init", "-w", "data", "-w", f"duckdb:///{directory}/tables.duckdb", "--api-key", KEY]
+        self._words = ["serve", *(["config", config] if config else plain)]
         self._environment = {n: v for n, v in os.environ.items() if not n.startswith("TILED_")} | environment
         self.client = httpx.Client(base_url=f"{self.url}/api/v1", headers={"Authorization": f"Apikey {KEY}"}, timeout=30)
         self.process: subprocess.Popen[bytes] | None = None
@@ -45,9 +47,7 @@ class Served:
             self.process.wait(20)
 
     def start(self) -> None:
-        tables = f"duckdb:///{self._directory}/tables.duckdb"
-        words = ["serve", "catalog", "catalog.db", "--init", "-w", "data", "-w", tables]
-        command = [sys.executable, "-m", "tiled_stream", *words, "--port", str(self.port), "--api-key", KEY]
+        command = [sys.executable, "-m", "tiled_stream", *self._words, "--port", str(self.port)]
         environment = self._environment | {"PYTHONPATH": str(ROOT)}
         with (self._directory / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self._directory, env=environment, stdout=log, stderr=log)

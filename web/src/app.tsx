@@ -30,7 +30,7 @@ function tabOf(opened: Opened, stream: Stream | null): Tab {
   return stream.tables.length || stream.traces.length ? 'plot' : 'image';
 }
 
-export function App({ version, onSignIn }: { version: string; onSignIn: () => void }) {
+export function App({ version }: { version: string }) {
   const opened = useSignal<Opened | null>(null);
   useSignalEffect(() => {
     const path = openPath.value;
@@ -82,7 +82,7 @@ export function App({ version, onSignIn }: { version: string; onSignIn: () => vo
         )}
       </main>
       <Status opened={opened.value} stream={stream} version={version} />
-      <SignIn onDone={onSignIn} />
+      <SignIn />
       <Help />
     </div>
   );

@@ -7,9 +7,9 @@ import { render } from 'preact';
 import { App, current } from './app';
 import { frameStats } from './data/frames';
 import { API } from './net/address';
-import { entries, relist, startCatalog } from './net/catalog';
+import { entries, startCatalog } from './net/catalog';
 import { activities, startLive } from './net/live';
-import { credentials, signIn } from './net/rest';
+import { credentials, refreshed, signIn } from './net/rest';
 import { shownFrames } from './view/image';
 import { panesForTests } from './view/plot';
 import { connect, link, traffic } from './wire/client';
@@ -17,17 +17,22 @@ import { connect, link, traffic } from './wire/client';
 const host = document.getElementById('page')!;
 const version = host.dataset.version ?? '';
 
-function begin(): void {
-  connect(API, credentials());
-  relist();
-}
-
-render(<App version={version} onSignIn={begin} />, host);
-begin();
+render(<App version={version} />, host);
+connect(API, credentials());
 startCatalog();
 startLive();
+
+/** A socket refuses a token that has run out: then a new one is asked for, once a minute at most. */
+let renewed = -Infinity;
 effect(() => {
-  if (link.value.state === 'refused') signIn.value = link.value.detail;
+  const { state, detail } = link.value;
+  if (state !== 'refused') return;
+  const isEarly = performance.now() - renewed < 60_000;
+  renewed = performance.now();
+  (isEarly ? Promise.resolve(false) : refreshed()).then((isNew) => {
+    if (isNew) connect(API, credentials());
+    else signIn.value ??= detail;
+  });
 });
 addEventListener('online', () => connect(API, credentials()));
 
@@ -46,6 +51,8 @@ Object.assign(window, {
     get frames() {
       return { ...frameStats };
     },
+    /** Figures of drawing begin anew: what the browser does once (shaders, fonts) is not asked about. */
+    beginFigures: () => void Object.assign(frameStats, { frames: 0, drawMs: 0, longestDrawMs: 0, longestGapMs: 0 }),
     get rates() {
       return Object.fromEntries(activities.value);
     },

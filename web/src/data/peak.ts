@@ -10,7 +10,7 @@ export interface Peak {
   fwhm: number;
 }
 
-const MOST = 100_000;
+const MOST = 20_000;
 
 /** Null for fewer than three points, or where nothing rises. */
 export function peakOf(x: ArrayLike<number>, y: ArrayLike<number>, count: number): Peak | null {

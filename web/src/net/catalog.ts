@@ -146,4 +146,3 @@ export function startCatalog(): void {
   });
 }
 
-export const relist = again;

@@ -130,7 +130,9 @@ export class Opened {
       const shape: number[] | undefined = node.structure?.shape;
       const isCells = node.family === 'array' && isNumeric(node.structure?.data_type);
       if (node.family !== 'table' && !isCells) continue;
-      const isItself = node.path.length === this.path.length;
+      // Only what a stream holds belongs together: rows of other containers have nothing to do with each other.
+      const parent = this.nodes.get(node.path.slice(0, -1).join('/'));
+      const isItself = !parent?.specs.some(({ name }) => name === 'BlueskyEventStream');
       const path = isItself ? node.path : node.path.slice(0, -1);
       const stream = found.get(path.join('/')) ?? {
         name: path.slice(this.path.length).join('/') || path.at(-1) || '/',
@@ -160,8 +162,16 @@ export class Opened {
     return feed;
   }
 
+  /** Feeds of the tables of a stream, and of those traces that somebody looks at. */
   feedsOf(stream: Stream): Feed[] {
-    return [...stream.tables, ...stream.traces].map((node) => this.feed(node));
+    const traces = stream.traces.flatMap((node) => this.feeds.get(node.path.join('/')) ?? []);
+    return [...this.tablesOf(stream), ...traces];
+  }
+
+  /** Somebody looks at these columns: traces among them are fed from now on. */
+  use(stream: Stream, names: string[]): Feed[] {
+    for (const node of stream.traces) if (names.includes(node.key)) this.feed(node);
+    return this.feedsOf(stream);
   }
 
   tablesOf(stream: Stream): TableFeed[] {
@@ -175,7 +185,7 @@ export class Opened {
       if (found) return found;
     }
     const trace = stream.traces.find(({ key }) => key === name);
-    return trace && (this.feed(trace) as ArrayFeed).column;
+    return trace && (this.feeds.get(trace.path.join('/')) as ArrayFeed | undefined)?.column;
   }
 
   /** Names of the numeric columns that are known by now, in their order. */

@@ -47,7 +47,7 @@ function headers(): Record<string, string> {
 }
 
 /** A token for tokens: shown with the cookie's token, as forged requests could not. */
-async function refreshed(): Promise<boolean> {
+export async function refreshed(): Promise<boolean> {
   if (!kept.value?.refresh) return false;
   const csrf = /(?:^|; )tiled_csrf=([^;]+)/.exec(document.cookie)?.[1] ?? '';
   const answer = await fetch(`${API}/auth/session/refresh`, {
@@ -94,6 +94,13 @@ export async function download(place: string, name: string): Promise<void> {
   anchor.download = name;
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+}
+
+/** Is it a key of this server? Asked before it is kept. */
+export async function tryKey(key: string): Promise<void> {
+  const answer = await fetch(`${API}/metadata/?fields=`, { headers: { Authorization: `Apikey ${key}` }, credentials: 'omit' });
+  if (answer.status === 401) throw new HttpError(401, String((await answer.json()).detail));
+  keep({ key });
 }
 
 export async function logIn(endpoint: string, username: string, password: string): Promise<void> {

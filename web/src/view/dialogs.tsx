@@ -3,7 +3,7 @@
 import { signal, useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { API } from '../net/address';
-import { keep, logIn, signIn } from '../net/rest';
+import { logIn, signIn, tryKey } from '../net/rest';
 
 export const isHelpOpen = signal(false);
 
@@ -13,7 +13,7 @@ interface Provider {
   links: { auth_endpoint: string };
 }
 
-export function SignIn({ onDone }: { onDone: () => void }) {
+export function SignIn() {
   const dialog = useRef<HTMLDialogElement>(null);
   const providers = useSignal<Provider[]>([]);
   const error = useSignal('');
@@ -27,25 +27,23 @@ export function SignIn({ onDone }: { onDone: () => void }) {
       .catch(() => (providers.value = []));
     return undefined;
   }, [why]);
-  const done = (): void => {
-    signIn.value = null;
-    error.value = '';
-    onDone();
+  /** Everything is asked anew by who has signed in. */
+  const enter = (attempt: Promise<void>): void => {
+    attempt.then(
+      () => location.reload(),
+      (failure: Error) => (error.value = failure.message),
+    );
   };
   const withKey = (event: SubmitEvent): void => {
     event.preventDefault();
     const key = String(new FormData(event.currentTarget as HTMLFormElement).get('key')).trim();
-    if (!/^[A-Za-z0-9]+$/.test(key)) {
-      error.value = 'A key consists of letters and digits.';
-      return;
-    }
-    keep({ key });
-    done();
+    if (/^[A-Za-z0-9]+$/.test(key)) enter(tryKey(key));
+    else error.value = 'A key consists of letters and digits.';
   };
   const withPassword = (event: SubmitEvent): void => {
     event.preventDefault();
     const given = new FormData(event.currentTarget as HTMLFormElement);
-    logIn(providers.value[0]!.links.auth_endpoint, String(given.get('username')), String(given.get('password'))).then(done, (e: Error) => (error.value = e.message));
+    enter(logIn(providers.value[0]!.links.auth_endpoint, String(given.get('username')), String(given.get('password'))));
   };
   return (
     <dialog ref={dialog} aria-labelledby="sign-in-title" onCancel={(event) => event.preventDefault()}>

@@ -263,10 +263,33 @@ function Viewer({ picture, frames, look }: { picture: Picture; frames: Frames; l
   );
 }
 
+/** Means by frame, in the order of the frames, in whichever order they were looked at. */
+class Traced {
+  x = new Column();
+  y = new Column();
+  last: Picture | null = null;
+  private readonly means = new Map<number, number>();
+
+  note(index: number, mean: number): void {
+    const isNext = !this.x.length || index > this.x.values[this.x.length - 1]!;
+    this.means.set(index, mean);
+    if (isNext) {
+      this.x.append([index]);
+      this.y.append([mean]);
+      return;
+    }
+    const sorted = [...this.means].sort(([a], [b]) => a - b);
+    this.x.clear();
+    this.y.clear();
+    this.x.append(sorted.map(([at]) => at));
+    this.y.append(sorted.map(([, value]) => value));
+  }
+}
+
 /** The mean within the box, of each frame that was shown since the box was drawn. */
 function Trace({ frames, roi }: { frames: Frames; roi: Box }) {
   const host = useRef<HTMLDivElement>(null);
-  const traced = useMemo(() => ({ x: new Column(), y: new Column(), last: null as Picture | null }), [roi.join()]);
+  const traced = useMemo(() => new Traced(), [roi.join()]);
   const mean = useSignal(NaN);
   const pane = useRef<Pane | null>(null);
   const draw = (): void =>
@@ -300,11 +323,7 @@ function Trace({ frames, roi }: { frames: Frames; roi: Box }) {
     traced.last = picture;
     const value = meanWithin(picture.cells, picture.width, [left, top, right, bottom]);
     const index = picture.index.reduce((sum, at, axis) => sum * (frames.leading[axis] ?? 1) + at, 0);
-    const before = traced.x.length ? traced.x.values[traced.x.length - 1]! : -1;
-    if (index > before) {
-      traced.x.append([index]);
-      traced.y.append([value]);
-    }
+    traced.note(index, value);
     mean.value = value;
     redraw(run);
   });

@@ -43,7 +43,7 @@ export class Pane {
   private view: PaneView | null = null;
   private shape = '';
   /** What was drawn last: tests compare it with the data. */
-  drawn = { points: 0, x: [0, 0], y: [0, 0] };
+  drawn = { points: 0, ghosts: 0, x: [0, 0], y: [0, 0] };
 
   constructor(
     private readonly host: HTMLElement,
@@ -70,7 +70,8 @@ export class Pane {
     if (this.plot.width !== width || this.plot.height !== height) this.plot.setSize({ width, height });
     const x = this.xRange(view);
     const y = this.yRange(view, x);
-    this.drawn = { points: view.lines.find((line) => !line.isGhost)?.count ?? 0, x, y };
+    const ghosts = view.lines.filter((line) => line.isGhost && line.count).length;
+    this.drawn = { points: view.lines.find((line) => !line.isGhost)?.count ?? 0, ghosts, x, y };
     this.plot.batch((plot: uPlot) => {
       plot.setData(this.data(view), false);
       plot.setScale('x', { min: x[0], max: x[1] });

@@ -1,7 +1,13 @@
 /** Small things that several screens use. */
 
+import { effect } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
+
+/** An effect of signals that begins anew when `inputs` are others: what it closes over is always that of the last drawing. */
+export function useLive(run: () => void, inputs: unknown[]): void {
+  useEffect(() => effect(run), inputs);
+}
 
 export function Button(props: {
   onClick: () => void;

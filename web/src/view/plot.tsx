@@ -5,7 +5,7 @@
  * (how many rows were there), `ghost`.
  */
 
-import { useSignal, useSignalEffect } from '@preact/signals';
+import { useSignal } from '@preact/signals';
 import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { Column } from '../data/columns';
 import { forget, redraw } from '../data/frames';
@@ -15,7 +15,7 @@ import { entries, isRun, type Entry } from '../net/catalog';
 import { defaultX, defaultY, isMinor, unitOf } from '../net/hints';
 import { Opened, type Stream } from '../net/opened';
 import { Pane, type Line } from './pane';
-import { Button, Empty, Select, short } from './parts';
+import { Button, Empty, Select, short, useLive } from './parts';
 import { colors, theme } from './theme';
 
 /** 0, 1, 2 …, for whoever plots against the row. */
@@ -58,18 +58,18 @@ export function previousOf(entry: Entry | null): Entry | null {
 export const panesForTests: Pane[] = [];
 
 export function PlotView({ opened, stream }: { opened: Opened; stream: Stream }) {
-  const feeds = opened.feedsOf(stream);
   const names = useSignal('');
   // Names of columns are known with the first rows; the list is compared, so that the page is not drawn anew with each row.
-  useSignalEffect(() => {
+  useLive(() => {
     for (const feed of opened.feedsOf(stream)) feed.version.value;
     names.value = opened.columnNames(stream).join('\n');
-  });
+  }, [opened, stream]);
   const known = names.value ? names.value.split('\n') : [];
   const { x, panes } = chosen(opened, stream);
   const pausedAt = parameter('pause').value === null ? null : Number(parameter('pause').value);
   const isLog = parameter('ylog').value === '1';
   const ghost = useGhost(opened, stream);
+  const feeds = opened.use(stream, [x, ...panes.flat()]);
   const errors = feeds.map((feed) => feed.error.value).filter(Boolean);
   if (!known.length) {
     if (errors.length) return <Empty title="The data cannot be read">{errors[0]}</Empty>;
@@ -92,7 +92,6 @@ export function PlotView({ opened, stream }: { opened: Opened; stream: Stream })
     ...panes.flatMap((pane, i) => free.filter((n) => !isMinor(n)).map((name): [string, string] => [`pane ${i} ${name}`, `${name} into the pane of ${pane[0]}`])),
   ];
   const take = (name: string): void => go({ y: text(panes.map((pane) => pane.filter((other) => other !== name))) || '-' });
-  const count = countOf(opened, stream, x, panes);
   return (
     <div class="plot">
       <div class="bar">
@@ -111,7 +110,7 @@ export function PlotView({ opened, stream }: { opened: Opened; stream: Stream })
         )}
         <span class="grow" />
         {pausedAt === null ? (
-          <Button onClick={() => go({ pause: String(count) })} title="Freeze the picture (space)">
+          <Button onClick={() => go({ pause: String(countOf(opened, stream, x, panes)) })} title="Freeze the picture (space)">
             ❚❚ pause
           </Button>
         ) : (
@@ -207,16 +206,16 @@ function PaneView(props: {
     }
   };
   const run = useMemo(() => () => draw.current(), []);
-  useSignalEffect(() => {
-    for (const feed of opened.feedsOf(stream)) {
+  useLive(() => {
+    for (const feed of opened.use(stream, [x, ...names])) {
       feed.version.value;
       feed.state.value;
     }
-    ghost?.opened.feedsOf(ghost.stream).forEach((feed) => feed.version.value);
+    ghost?.opened.use(ghost.stream, [x, ...names]).forEach((feed) => feed.version.value);
     for (const name of ['range', 'ylog', 'pause', 'x', 'y']) parameter(name).value;
     theme.value;
     redraw(run);
-  });
+  }, [opened, stream, ghost?.stream, x, names.join('\n')]);
   useEffect(() => {
     redraw(run);
     const observer = new ResizeObserver(() => redraw(run));

@@ -4,6 +4,7 @@ import { computed, useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { go, parameter, pathOf } from '../net/address';
 import { entries, hasMore, isListing, isRun, listError, more, total, type Entry } from '../net/catalog';
+import { signIn } from '../net/rest';
 import { activities, hasEnded, isLive } from '../net/live';
 import { moment, span } from './parts';
 
@@ -55,7 +56,7 @@ export function Runs() {
         <input
           id="search"
           type="search"
-          placeholder="Search (plan:scan since:24h)"
+          placeholder="Search runs"
           aria-label="Search runs"
           title="words · plan:scan · scan_id>100 · scan:100-120 · since:24h · status:success · any start key (sample:Ni*)"
           value={parameter('q').value ?? ''}
@@ -87,7 +88,7 @@ export function Runs() {
           ))}
         </ol>
       )}
-      {listError.value && (
+      {listError.value && signIn.value === null && (
         <p class="warning" role="alert">
           {listError.value}
         </p>

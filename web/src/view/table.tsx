@@ -4,7 +4,7 @@
  * Only the rows that are seen exist in the document.
  */
 
-import { useSignal, useSignalEffect } from '@preact/signals';
+import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { redraw } from '../data/frames';
 import { go, parameter, urlOf } from '../net/address';
@@ -12,9 +12,10 @@ import type { ArrayFeed, TableFeed } from '../net/feeds';
 import type { Opened, Stream } from '../net/opened';
 import { download } from '../net/rest';
 import { isMinor } from '../net/hints';
-import { Button, Empty, Select, short } from './parts';
+import { Button, Empty, Select, short, useLive } from './parts';
 
 const HEIGHT = 26;
+const MOST_TRACES = 20;
 /** Beyond this many pixels browsers lose count. */
 const TALLEST = 8_000_000;
 const FORMATS: [string, string][] = [
@@ -34,7 +35,11 @@ interface Shown {
 
 function shownOf(opened: Opened, stream: Stream): Shown {
   const tables = opened.tablesOf(stream);
-  const traces = stream.traces.map((node) => ({ key: node.key, column: (opened.feed(node) as ArrayFeed).column }));
+  opened.use(
+    stream,
+    stream.traces.slice(0, MOST_TRACES).map(({ key }) => key),
+  );
+  const traces = stream.traces.slice(0, MOST_TRACES).map((node) => ({ key: node.key, column: (opened.feed(node) as ArrayFeed).column }));
   const counts = [...tables.map(({ rows }) => rows.count), ...traces.map(({ column }) => column.length)];
   const owners = new Map<string, TableFeed>();
   for (const table of tables) for (const name of table.rows.names) if (!owners.has(name)) owners.set(name, table);
@@ -53,10 +58,10 @@ export function TableView({ opened, stream }: { opened: Opened; stream: Stream }
   const isTail = useRef(true);
   const top = useSignal(0);
   const seen = useSignal(600);
-  useSignalEffect(() => {
+  useLive(() => {
     for (const feed of opened.feedsOf(stream)) feed.version.value;
     redraw(bump.current);
-  });
+  }, [opened, stream]);
   const bump = useRef(() => {});
   bump.current = () => (tick.value += 1);
   tick.value;
