@@ -70,17 +70,18 @@ async def test_appends_are_timed(server: Any) -> None:
     assert 0 < figures[f"{name}_sum"] < 10
 
 
-async def test_gaps_are_counted(server: Any) -> None:
-    await server.array("a", numpy.arange(3))
-    await server.client.get("/api/v1/array/full/a")  # a reader waits until all is persisted
-    await server.assembly.services.log.trim(Retention(node_bytes=0, total_bytes=0, seconds=0), now=time.time() + 10)
-    await server.ok("PUT", "/array/full/a", content=bytes(24))
-    for count in (1, 2):
-        socket = await server.socket("a?start=1").accepted()
-        assert [(await socket.update())["type"] for _ in range(3)] == ["array-schema", "gap", "array-data"]
-        socket.leave()
-        await socket.finished()
-        assert (await scraped(server.client))["tiled_stream_gaps_total"] == count
+async def test_gaps_are_counted(serve: Callable[..., Any]) -> None:
+    async with serve(history=False) as server:
+        await server.array("a", numpy.arange(3))
+        await server.client.get("/api/v1/array/full/a")  # a reader waits until all is persisted
+        await server.assembly.services.log.trim(Retention(node_bytes=0, total_bytes=0, seconds=0), now=time.time() + 10)
+        await server.ok("PUT", "/array/full/a", content=bytes(24))
+        for count in (1, 2):
+            socket = await server.socket("a?start=1").accepted()
+            assert [(await socket.update())["type"] for _ in range(3)] == ["array-schema", "gap", "array-data"]
+            socket.leave()
+            await socket.finished()
+            assert (await scraped(server.client))["tiled_stream_gaps_total"] == count
 
 
 async def test_who_does_not_read_is_counted(serve: Callable[..., Any]) -> None:
