@@ -22,6 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import zarr
+import zstandard
 
 from tests.http.conftest import AUTH, array_structure, table_structure
 from tiled_stream.http import assets as routes
@@ -296,6 +297,35 @@ async def test_names_that_are_not_plain(server: Any, data: Path) -> None:
     known = await register(server, "a", source(FRAMES, "application/x-npy", asset(data / '水"\n.bin')))
     response = await server.client.get(f"/api/v1/asset/bytes/a?id={known['assets'][0]['id']}")
     assert response.headers["content-disposition"] == 'attachment; filename="水.bin"'
+
+
+async def raw(server: Any, url: str, **headers: str) -> tuple[httpx.Headers, bytes]:
+    request = server.client.build_request("GET", url, headers=headers)
+    response = await server.client.send(request, stream=True)
+    return response.headers, b"".join([chunk async for chunk in response.aiter_raw()])
+
+
+async def test_a_file_that_shrinks_is_packed_on_the_way(server: Any, data: Path) -> None:
+    plain, noise = b"the same again " * 200_000, numpy.random.default_rng(1).bytes(300_000)
+    for key, content in (("plain", plain), ("noise", noise)):
+        path = data / f"{key}.bin"
+        path.write_bytes(content)
+        node = await register(server, key, source(numpy.zeros(1), "application/octet-stream", asset(path)))
+        url = f"/api/v1/asset/bytes/{key}?id={node['assets'][0]['id']}"
+        headers, body = await raw(server, url, **{"Accept-Encoding": "gzip, zstd"})
+        if key == "noise":  # what does not shrink is not worth the work
+            assert ("content-encoding" not in headers, body) == (True, content)
+            continue
+        assert (headers["content-encoding"], "content-length" in headers) == ("zstd", False)
+        assert headers["vary"] == "Origin, Accept-Encoding"
+        assert len(body) < len(content) / 100
+        assert zstandard.ZstdDecompressor().decompressobj().decompress(body) == content
+        # A range is of the file itself, and a tag of the packed one never stands for it.
+        part, some = await raw(server, url, **{"Accept-Encoding": "zstd", "Range": "bytes=5-14"})
+        assert ("content-encoding" not in part, some) == (True, content[5:15])
+        assert part["etag"] != headers["etag"]
+        whole, _ = await raw(server, url, **{"Range": "bytes=5-14", "If-Range": headers["etag"]})
+        assert int(whole["content-length"]) == len(content)
 
 
 async def test_an_empty_file(server: Any, data: Path) -> None:

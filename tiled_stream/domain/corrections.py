@@ -11,7 +11,7 @@ from .dtypes import to_numpy
 from .errors import Refused
 from .structures import ArrayStructure, DataType
 
-__all__ = ["Mismatch", "corrected"]
+__all__ = ["Mismatch", "chunks_of_files", "corrected"]
 
 
 class Mismatch(Refused):
@@ -49,6 +49,20 @@ def corrected(
         structure = msgspec.structs.replace(structure, dims=named)
         notes.append(f"Fixed dimension names: {dims} -> {named}")
     return structure, notes
+
+
+def chunks_of_files(
+    declared: ArrayStructure, shape: tuple[int, ...], structure: ArrayStructure
+) -> tuple[tuple[int, ...], ...] | None:
+    """How data of `shape` lie in their files, where `structure` folds the frames of an event into an axis of their own.
+
+    None where the structure has the axes of the files: its chunks say it then. Readers of several files of several frames each
+    cannot tell it from the structure alone.
+    """
+    if len(structure.shape) == len(shape):
+        return None
+    is_declared = tuple(map(sum, declared.chunks)) == shape
+    return declared.chunks if is_declared else tuple((length,) for length in shape)
 
 
 def _check(fix: bool, difference: str) -> None:

@@ -89,7 +89,12 @@ def create_app(
         debug=False,
     )
     return Shell(
-        application, streams=stream.Streams(edge, access), access=access, metrics=figures, origins=settings.allow_origins
+        application,
+        streams=stream.Streams(edge, access),
+        access=access,
+        metrics=figures,
+        origins=settings.allow_origins,
+        body_limit=settings.request_bytesize_limit,
     )
 
 

@@ -2,17 +2,21 @@
 
 A file is sent in pieces that are read off the loop. Ranges are those of RFC 9110: one range is answered by it, several by the
 whole. What is sent is as long as the file was when it was opened; one that is cut meanwhile breaks the connection, so that nobody
-takes a part for the whole.
+takes a part for the whole. A whole file that shrinks by it is packed on the way, for clients that take zstd; a range is always of
+the file itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from mimetypes import guess_type
 from typing import Any
 
 import orjson
+import zstandard
 from litestar import Request, delete, get, post, put
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
@@ -21,6 +25,7 @@ from ..domain.commands import DeleteAsset
 from ..domain.errors import Forbidden, Malformed
 from ..query.read_assets import OpenAsset
 from ..wire.bodies import parse_create, parse_data_source, told_mimetypes
+from ..wire.compress import SAMPLE, is_worth_streaming
 from .answers import answer, data_tag, not_modified, null
 from .metadata import created
 from .params import Query, header, keys_of
@@ -62,7 +67,11 @@ async def get_bytes(request: Connection) -> ASGIResponse:
     edge, query = _exposing(request), Query(request.scope)
     asset = await edge.reader.asset(await edge.browse.resolve(keys_of(request)), _id(query))
     file = await edge.reader.files.assets.open(asset, query.get("relative_path"))
-    response = _answer(request.scope, file)
+    try:
+        response = await _answer(request.scope, file)
+    except BaseException:
+        await file.close()
+        raise
     if not isinstance(response, _FileResponse):
         await file.close()
     return response
@@ -95,10 +104,11 @@ class _FileResponse(ASGIStreamingResponse):
 
     def __init__(self, file: OpenAsset, start: int, count: int, *, headers: dict[str, str], status: int) -> None:
         disposition = f'attachment; filename="{_plain(file.name)}"'
+        pieces = _pieces(file, start, count)
         super().__init__(
-            iterator=_pieces(file, start, count),
+            iterator=_packed(pieces) if "Content-Encoding" in headers else pieces,
             headers=headers | {"Content-Disposition": disposition.encode().decode("latin-1")},
-            media_type=guess_type(file.name)[0] or "application/octet-stream",
+            media_type=_media_type(file),
             status_code=status,
         )
         self._file = file
@@ -111,7 +121,7 @@ class _FileResponse(ASGIStreamingResponse):
             await self._file.close()
 
 
-def _answer(scope: Any, file: OpenAsset) -> ASGIResponse:
+async def _answer(scope: Any, file: OpenAsset) -> ASGIResponse:
     tag = data_tag((file.name, file.size, file.modified))
     modified = formatdate(file.modified / 1e9, usegmt=True)
     headers = {
@@ -124,7 +134,12 @@ def _answer(scope: Any, file: OpenAsset) -> ASGIResponse:
     wanted = header(scope, b"range")
     condition = header(scope, b"if-range")
     if wanted is None or condition not in (None, f'"{tag}"', modified) or (part := _part(wanted, file.size)) is None:
-        headers["Content-Length"] = str(file.size)
+        if wanted is None and await _is_packed(scope, file):
+            # Another representation has another tag: a download that goes on by a range must not put the two together.
+            tag = f"{tag}-zstd"
+            headers |= {"ETag": f'"{tag}"', "Content-Encoding": "zstd", "Vary": "Origin, Accept-Encoding"}
+        else:
+            headers["Content-Length"] = str(file.size)
         return not_modified(scope, tag) or _FileResponse(file, 0, file.size, headers=headers, status=200)
     start, stop = part
     if start >= stop:
@@ -134,6 +149,18 @@ def _answer(scope: Any, file: OpenAsset) -> ASGIResponse:
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
     headers["Content-Length"] = str(stop - start)
     return _FileResponse(file, start, stop - start, headers=headers, status=206)
+
+
+async def _is_packed(scope: Any, file: OpenAsset) -> bool:
+    accepted = header(scope, b"accept-encoding") or ""
+    if "zstd" not in accepted:
+        return False
+    sample = await file.read(0, min(file.size, SAMPLE))
+    return await asyncio.to_thread(is_worth_streaming, sample, _media_type(file), accepted)
+
+
+def _media_type(file: OpenAsset) -> str:
+    return guess_type(file.name)[0] or "application/octet-stream"
 
 
 def _part(wanted: str, size: int) -> tuple[int, int] | None:
@@ -148,7 +175,15 @@ def _part(wanted: str, size: int) -> tuple[int, int] | None:
     return int(match[1]), size if match[2] == "" else min(size, int(match[2]) + 1)
 
 
-async def _pieces(file: OpenAsset, start: int, count: int) -> Any:
+async def _packed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    async for piece in pieces:
+        if packed := await asyncio.to_thread(packer.compress, piece):
+            yield packed
+    yield packer.flush()
+
+
+async def _pieces(file: OpenAsset, start: int, count: int) -> AsyncIterator[bytes]:
     for begin in range(start, start + count, PIECE):
         yield await file.read(begin, min(PIECE, start + count - begin))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..domain.errors import Unavailable
 from .access import CSRF_COOKIE, KEY_COOKIE, Access
+from .coded_bodies import decoded
 from .cors import is_preflight, preflight
 from .metrics import Metrics
 from .params import API, Query, header
@@ -33,11 +34,19 @@ class Shell:
     """Wraps `app`, which answers requests, and `streams`, which has the sockets; `metrics` may be None."""
 
     def __init__(
-        self, app: ASGIApp, *, streams: ASGIApp, access: Access, metrics: Metrics | None, origins: Sequence[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        streams: ASGIApp,
+        access: Access,
+        metrics: Metrics | None,
+        origins: Sequence[str] = (),
+        body_limit: int = 1 << 30,
     ) -> None:
         self._app = app
         self._streams = streams
         self._origins = origins
+        self._body_limit = body_limit
         self.access = access
         self.metrics = metrics
 
@@ -60,7 +69,7 @@ class Shell:
         if path in _SHORT and scope["method"] == "GET":
             await _redirect(scope, send)
             return
-        await _Exchange(self, scope, receive, send).run(self._app)
+        await _Exchange(self, scope, decoded(scope, receive, limit=self._body_limit), send).run(self._app)
 
 
 class _Exchange:

@@ -15,7 +15,7 @@ from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
 from ..domain.commands import NewDataSource, UpdateDataSource
-from ..domain.corrections import Mismatch, corrected
+from ..domain.corrections import Mismatch, chunks_of_files, corrected
 from ..domain.errors import Malformed, TiledStreamError, Unsatisfiable
 from ..domain.nodes import DataSource
 from ..domain.slices import Along, Selection
@@ -108,15 +108,18 @@ class _Check:
             except TiledStreamError as error:
                 self._fault(f"Asset validation of '{name}' failed: Could not determine size of asset {asset.data_uri}: {error}")
                 return None
-        structure = source.structure
+        structure, properties = source.structure, source.properties
         notes: list[str] = []
         if isinstance(structure, ArrayStructure):
             frames = at.node.metadata.get("frame_per_point")
             try:
                 data_type, shape = await files.actual(at)
+                declared = structure
                 structure, notes = corrected(
-                    structure, data_type, shape, frames=frames if isinstance(frames, int) else None, fix=self._fix
+                    declared, data_type, shape, frames=frames if isinstance(frames, int) else None, fix=self._fix
                 )
+                if chunks := chunks_of_files(declared, shape, structure):
+                    properties = properties | {"chunks": [list(parts) for parts in chunks]}
             except Mismatch as error:
                 raise _Invalid(f"Structure validation of '{name}' failed: {error}") from None
             except TiledStreamError as error:
@@ -129,7 +132,7 @@ class _Check:
                 structure=structure,
                 mimetype=source.mimetype,
                 parameters=source.parameters,
-                properties=source.properties,
+                properties=properties,
                 assets=tuple(assets),
                 management=source.management,
                 id=source.id,

@@ -6,11 +6,12 @@ import zlib
 
 import zstandard
 
-__all__ = ["compress"]
+__all__ = ["SAMPLE", "compress", "is_worth_streaming"]
 
 #: Smaller bodies stay as they are.
 MINIMUM = 1000
-_SAMPLE = 64 << 10
+#: Bytes from the beginning of what is large, by which is told whether a coding is worth it.
+SAMPLE = 64 << 10
 _COMPRESSIBLE = {
     "application/octet-stream",
     "application/vnd.apache.arrow.file",
@@ -37,10 +38,17 @@ def compress(body: bytes, media_type: str, accept_encoding: str) -> tuple[bytes,
     if coding is None:
         return body, None
     encode = _zstd if coding == "zstd" else _gzip
-    if len(body) > 2 * _SAMPLE and len(encode(body[:_SAMPLE])) > 0.9 * _SAMPLE:
+    if len(body) > 2 * SAMPLE and len(encode(body[:SAMPLE])) > 0.9 * SAMPLE:
         return body, None
     smaller = encode(body)
     return (smaller, coding) if len(smaller) < 0.9 * len(body) else (body, None)
+
+
+def is_worth_streaming(sample: bytes, media_type: str, accept_encoding: str) -> bool:
+    """Whether what begins with `sample` is worth sending in zstd, piece by piece, and the client takes it."""
+    if len(sample) < MINIMUM or media_type not in _COMPRESSIBLE or "zstd" not in map(str.strip, accept_encoding.split(",")):
+        return False
+    return len(_zstd(sample)) < 0.9 * len(sample)
 
 
 def _zstd(body: bytes) -> bytes:
