@@ -7,16 +7,19 @@ from typing import Any
 
 import h5py
 import numpy
+import pandas
 import pyarrow
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
+import pytest
 import tifffile
 import zarr
 from zarr.codecs import ZstdCodec
 
+from tiled_stream.files.csv_text import read_csv
 from tiled_stream.testing.reader_contract import ArrayReaderContract
-from tiled_stream.testing.table_reader_contract import TableReaderContract
+from tiled_stream.testing.table_reader_contract import TableReaderContract, table_source
 
 NUMBERS = ("|i1", "|u1", "<i2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f4", ">f4", "<f8", ">f8")
 
@@ -173,3 +176,25 @@ class TestCsv(TableReaderContract):
 
     def write(self, path: Path, table: pyarrow.Table) -> None:
         pyarrow.csv.write_csv(table, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [
+        (",a,b\n0,1.5,x\n1,2.5,y\n", {}),
+        ("a,a,a\n1,2,3\n", {}),
+        ("a;;a;\n1;2;3;4\n", {"sep": ";"}),
+        ("told\nby others\n,a\n1,2\n", {"skiprows": 2}),
+        ('"two\nlines",,a\n1,2,3\n', {}),
+        ("\ufeffa,\n1,2\n", {}),
+    ],
+)
+def test_columns_without_a_name_of_their_own(tmp_path: Path, text: str, parameters: dict[str, Any]) -> None:
+    """As pandas names them: it is what clients infer the structure with."""
+    path = tmp_path / "x.csv"
+    path.write_text(text, encoding="utf8")
+    told = pandas.read_csv(path, **parameters)
+    table = pyarrow.Table.from_pandas(told, preserve_index=False)
+    source = table_source([path], table.schema, "text/csv", parameters=parameters)
+    found = read_csv(source, path, table.column_names)
+    assert found.to_pydict() == table.to_pydict()

@@ -1,17 +1,20 @@
 """Text files of separated values, with pyarrow: tables with names in the first line, and arrays of rows without.
 
 What is declared says of what type a column is; nothing is guessed. A last line that has no end, in a file that was changed just
-now, is still being written and does not count.
+now, is still being written and does not count. A column without a name, or with one that another has, is called as
+pandas calls it: whoever registers a file infers its structure so.
 
 Parameters, as of pandas: `sep` or `delimiter`, `header`, `names`, `skiprows` (a number), `encoding`.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from .port import Array, ArrayFile, Source
 from .reading import is_fresh, reading
 from .tables import gathered
 
-__all__ = ["open_csv_array", "read_csv"]
+__all__ = ["column_names", "open_csv_array", "read_csv"]
 
 #: Those that say what the declared structure says better.
 _IGNORED = {"assume_missing", "dtype"}
@@ -35,6 +38,7 @@ _KNOWN = {"sep", "delimiter", "header", "names", "skiprows", "encoding"}
 _FAULTS = (pyarrow.ArrowException, ValueError, KeyError)
 _TAIL = 1 << 16
 _MAX_COLUMNS = 10_000
+_MAX_HEADER = 256 << 10
 
 
 def read_csv(source: Source, path: Path, columns: Sequence[str]) -> pyarrow.Table:
@@ -46,10 +50,23 @@ def read_csv(source: Source, path: Path, columns: Sequence[str]) -> pyarrow.Tabl
     convert = pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted)
     with reading(source, path, *_FAULTS), _text(source, path) as text:
         schema = pyarrow.schema([pyarrow.field(n, types[n]) for n in wanted])
-        names = source.parameters.get("names")
         if text.is_empty:
             raise EOFError("it has no line yet")
+        names = source.parameters.get("names")
         return gathered(_batches(source, text, convert, names=names, has_header=True), schema, source.limit)
+
+
+def column_names(told: Sequence[str]) -> list[str]:
+    """The names of the columns under a header: an empty one is `Unnamed: N`, the second `a` is `a.1`."""
+    names: list[str] = []
+    for place, name in enumerate(told):
+        unique = name = name or f"Unnamed: {place}"
+        times = 0
+        while unique in names:
+            times += 1
+            unique = f"{name}.{times}"
+        names.append(unique)
+    return names
 
 
 @contextmanager
@@ -80,6 +97,10 @@ class _Text(io.RawIOBase):
         self._file = file
         self._left = size
         self.is_empty = size == 0
+
+    def head(self) -> bytes:
+        """The beginning, which stays to be read."""
+        return os.pread(self._file.fileno(), min(self._left, _MAX_HEADER), 0)
 
     def readable(self) -> bool:
         return True
@@ -136,17 +157,32 @@ def _batches(
     parameters = source.parameters
     is_array = isinstance(source.structure, ArrayStructure)
     skipped = int(parameters.get("skiprows") or 0) + int(is_array and has_header)
+    encoding = str(parameters.get("encoding") or "utf8")
+    separator = str(parameters.get("sep") or parameters.get("delimiter") or ",")
+    if not names and not is_array:
+        told, lines = _header(text.head().decode(encoding, "replace"), skipped, separator)
+        names = column_names(told)
+        if names == told:
+            names = None  # the library reads them better
+        else:
+            skipped += lines
     read = pyarrow.csv.ReadOptions(
         use_threads=False,
         skip_rows=skipped,
         column_names=list(names) if names else None,
         autogenerate_column_names=is_array,
-        encoding=str(parameters.get("encoding") or "utf8"),
+        encoding=encoding,
     )
-    separator = parameters.get("sep") or parameters.get("delimiter") or ","
-    parse = pyarrow.csv.ParseOptions(delimiter=str(separator))
+    parse = pyarrow.csv.ParseOptions(delimiter=separator)
     with pyarrow.csv.open_csv(io.BufferedReader(text), read_options=read, parse_options=parse, convert_options=convert) as reader:
         yield from reader
+
+
+def _header(text: str, skipped: int, separator: str) -> tuple[list[str], int]:
+    """The fields of the first line that counts, and how many lines they take; quoted ones may have several."""
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    reader = csv.reader(islice(lines, skipped, None), delimiter=separator)
+    return next(reader, []), reader.line_num
 
 
 def _arrow_type(dtype: numpy.dtype[Any]) -> pyarrow.DataType:

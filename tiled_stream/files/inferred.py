@@ -17,8 +17,9 @@ from ..domain.dtypes import from_numpy, to_numpy
 from ..domain.errors import NotFound, NotSupported
 from ..domain.structures import ArrayStructure
 from .blocks import blocks
+from .csv_text import column_names
 from .formats import array_opener, is_stack, is_table, is_tree, open_tree
-from .port import Damaged, Entry, Source
+from .port import Entry, Source
 from .reading import reading
 
 __all__ = ["inferred"]
@@ -69,8 +70,7 @@ def _csv_schema(path: Path) -> pyarrow.Schema:
     else:
         with pyarrow.csv.open_csv(path) as reader:
             found = reader.schema
-    if len(set(found.names)) != len(found.names):
-        raise Damaged("two of its columns have one name")
     if not found.names:
         raise NotFound("it has no columns")
-    return pyarrow.schema([f if f.type != pyarrow.null() else f.with_type(pyarrow.string()) for f in found])
+    named = zip(column_names(found.names), found, strict=True)
+    return pyarrow.schema([pyarrow.field(n, f.type if f.type != pyarrow.null() else pyarrow.string()) for n, f in named])
