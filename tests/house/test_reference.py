@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -49,9 +49,17 @@ def test_aliases_of_settings() -> None:
     page = REFERENCE / "settings.md"
     for name in {name for name in firsts(page) if name.isupper()}:
         field = row_of(page, name)[1].removeprefix("the setting ")
-        value = {"catalog": "there.db", "response_bytesize_limit": "7", "public": "true"}.get(field, "key1")
-        given = settings.from_env({name: value}, **({} if field == "catalog" else {"temp": True}))
-        assert str(getattr(given, field)).lower() == value
+        kind = get_type_hints(settings.Settings)[field]
+        value = {bool: not getattr(settings.Settings(temp=True), field), int: 7, float: 7.5, tuple[str, ...]: ("one", "two")}.get(
+            kind, "key1"
+        )
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        given = settings.from_env({name: text}, **({} if field == "catalog" else {"temp": True}))
+        assert getattr(given, field) == value
+
+
+def test_all_names_of_the_reference_server_are_told() -> None:
+    assert {name for name in firsts(REFERENCE / "settings.md") if name.isupper()} == settings.ALIASES.keys()
 
 
 def test_defaults_of_settings() -> None:

@@ -120,3 +120,21 @@ async def test_only_containers_are_searched(many: Any) -> None:
     for path in ("/search/a", "/search-deep/a", "/distinct/a", "/search/nothing"):
         assert (await many.refused("GET", path))[0] == 404
     assert (await many.refused("GET", "/search-deep/?sort=n"))[0] == 400
+
+
+async def test_counts_beyond_the_limit_are_told_as_one_more(serve: Any) -> None:
+    async with serve(exact_count_limit=5) as server:
+        for n in range(8):
+            await server.create(f"c{n}", metadata={"even": n % 2 == 0})
+            await server.create(f"c0/d{n}")
+        even = "filter[eq][condition][key]=even&filter[eq][condition][value]=true"
+        for begin in ("/search/", "/search/?page[limit]=2"):
+            assert (await server.ok("GET", begin))["meta"]["count"] == 6
+        assert (await server.ok("GET", "/search-deep/?page[limit]=1"))["meta"]["count"] == 6
+        assert (await server.ok("GET", f"/search/?page[limit]=1&{even}"))["meta"]["count"] == 4
+        assert (await server.ok("GET", "/search/?fields=count"))["meta"]["count"] == 8
+        assert (await server.ok("GET", "/search-deep/?fields=count"))["meta"]["count"] == 16
+        assert (await server.ok("GET", "/metadata/c0"))["data"]["attributes"]["structure"]["count"] == 6
+        assert (await server.ok("GET", "/metadata/c1"))["data"]["attributes"]["structure"]["count"] == 0
+        told = {n["id"]: n["attributes"]["structure"]["count"] for n in (await server.ok("GET", "/search/"))["data"]}
+        assert (told["c0"], told["c1"]) == (6, 0)

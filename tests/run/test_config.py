@@ -25,6 +25,7 @@ TAKEN: dict[str, Any] = {
     "root_specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
     "providers": [{"provider": "toy", "authenticator": "DictionaryAuthenticator", "args": {"users_to_passwords": {"a": "b"}}}],
     "admins": [{"provider": "toy", "id": "a"}],
+    "specs": [{"spec": "Sample", "validator": "beamline.specs:sample"}, {"spec": "Other"}],
     "root_metadata": {"beamline": {"id": 7}},
     "root_path": "/tiled",
     "cache": "redis://localhost",
@@ -389,9 +390,16 @@ class TestBuiltIn:
 
     def test_what_the_plugins_ask_for(self, config: Config) -> None:
         values = {key: TAKEN[key] for key in ("media_types", "file_extensions", "routers")}
-        names = ("CatalogOfBlueskyRuns", "BlueskyRun")
-        values |= {"catalog": {"uri": "c.db"}, "specs": [{"spec": name} for name in names]}
-        assert config.write(values).settings() == Settings(catalog="c.db")
+        specs = tuple({"spec": name} for name in ("CatalogOfBlueskyRuns", "BlueskyRun"))
+        values |= {"catalog": {"uri": "c.db"}, "specs": [*specs]}
+        assert config.write(values).settings() == Settings(catalog="c.db", specs=specs)
+
+    def test_a_spec_is_declared_once(self, config: Config) -> None:
+        said = config.refuses("specs", [{"spec": "a"}, {"spec": "b"}, {"spec": "a", "validator": "m:f"}], "specs[2].spec")
+        assert "'a' is declared above already" in said
+
+    def test_the_log_in_memory_by_a_uri(self, config: Config) -> None:
+        assert config.one("streaming_cache.uri", "memory://").settings().cache == "memory"
 
     @pytest.mark.parametrize(
         ("path", "value", "at", "said"),

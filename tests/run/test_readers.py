@@ -125,3 +125,17 @@ def test_all_names_of_the_reference_server_are_read_by_something() -> None:
 def test_what_is_no_reader(name: str, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         readers_of({"a/b": name})
+
+
+async def test_files_of_a_type_that_nothing_looks_into(tmp_path: Path) -> None:
+    """They are registered and fetched as they are."""
+    file = tmp_path / "paper.pdf"
+    file.write_bytes(b"%PDF-1.4")
+    own = {"application/pdf": "tiled.adapters.bytes:BytesAdapter"}
+    async with serving(read=(str(tmp_path),), adapters_by_mimetype=own) as server:
+        opaque = {"structure_family": "bytes", "structure": {}, "mimetype": "application/pdf", "management": "external"}
+        await register(server, "paper", opaque | {"assets": [asset(file)]})
+        told = (await server.ok("GET", "/metadata/paper?include_data_sources=true"))["data"]["attributes"]["data_sources"][0]
+        assert (told["mimetype"], told["structure_family"]) == ("application/pdf", "bytes")
+        id = told["assets"][0]["id"]
+        assert (await server.client.get(f"/api/v1/asset/bytes/paper?id={id}")).content == b"%PDF-1.4"

@@ -49,6 +49,7 @@ def test_the_key_is_not_shown() -> None:
     ("name", "value"),
     [
         ("port", -1),
+        ("exact_count_limit", -2),
         ("port", 65536),
         ("cache_data_ttl", -1.0),
         ("cache_node_bytes", -1),
@@ -137,6 +138,20 @@ def test_our_name_comes_before_that_of_the_reference_server() -> None:
     environ = {"TILED_SINGLE_USER_API_KEY": "theirs", "TILED_STREAM_API_KEY": "ours", "TILED_CATALOG_URI": "c.db"}
     settings = from_env(environ)
     assert (settings.api_key, settings.catalog) == ("ours", "c.db")
+
+
+@pytest.mark.parametrize("text", ["one,two", " one , two,", '["one", "two"]', ' ["one","two"]'])
+def test_lists_have_commas_or_are_json(text: str) -> None:
+    for name in ("TILED_SECRET_KEYS", "TILED_STREAM_SECRET_KEYS"):
+        assert from_env({name: text}, temp=True).secret_keys == ("one", "two")
+
+
+def test_a_list_that_only_begins_like_json_is_one_text() -> None:
+    assert from_env({"TILED_SECRET_KEYS": "[one"}, temp=True).secret_keys == ("[one",)
+
+
+def test_a_memory_by_its_uri() -> None:
+    assert Settings(catalog="c.db", cache="memory://").cache == "memory"
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,15 @@ class Catalog(Protocol):
         ...
 
     async def count(
-        self, parent: NodeId, filters: Sequence[Filter] = (), *, deep: bool = False, max_depth: int | None = None
+        self,
+        parent: NodeId,
+        filters: Sequence[Filter] = (),
+        *,
+        deep: bool = False,
+        max_depth: int | None = None,
+        at_most: int | None = None,
     ) -> int:
-        """Exact number of matches."""
+        """Exact number of matches; with `at_most` counting ends there, and that number stands for it and for all above."""
         ...
 
     async def distinct(

@@ -81,7 +81,13 @@ class SqlReads(ABC):
         return await self._page(source, search, page, above=known[1] if known else 0)
 
     async def count(
-        self, parent: NodeId, filters: Sequence[Filter] = (), *, deep: bool = False, max_depth: int | None = None
+        self,
+        parent: NodeId,
+        filters: Sequence[Filter] = (),
+        *,
+        deep: bool = False,
+        max_depth: int | None = None,
+        at_most: int | None = None,
     ) -> int:
         if deep:
             source = await self._descendants(parent, filters, max_depth)
@@ -90,9 +96,13 @@ class SqlReads(ABC):
         else:
             known = await self._known(parent)
             found = await self._one(self._sql["children_of"], known[:1]) if known else None
-            return int(found[0]) if found is not None else 0
+            return _within(int(found[0]) if found is not None else 0, at_most)
         tables, condition = ("facts f", source.facts) if source.facts is not None else (source.tables, source.condition)
-        found = await self._one(f"SELECT count(*) FROM {tables} WHERE {condition.sql}", condition.parameters)
+        if at_most is None:
+            sql = f"SELECT count(*) FROM {tables} WHERE {condition.sql}"
+        else:
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM {tables} WHERE {condition.sql} LIMIT {int(at_most)}) AS some"
+        found = await self._one(sql, condition.parameters)
         return int(found[0]) if found is not None else 0
 
     async def distinct(
@@ -170,3 +180,7 @@ class SqlReads(ABC):
     async def _one(self, sql: str, parameters: Sequence[Any]) -> Any | None:
         found = await self._all(sql, parameters)
         return found[0] if found else None
+
+
+def _within(count: int, at_most: int | None) -> int:
+    return count if at_most is None else min(count, at_most)

@@ -68,7 +68,7 @@ class Malformed(Refused):
 
 
 class Unsatisfiable(Refused):
-    """Well-formed, but the parameters contradict each other or ask for something that this server never answers."""
+    """Well-formed, but it contradicts itself, asks for what this server never answers, or breaks a rule of its operator."""
 
 
 class NotFound(Refused):

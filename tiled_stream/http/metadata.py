@@ -148,7 +148,8 @@ async def created(request: Connection, *, registered: bool) -> ASGIResponse:
     accepted = await edge.writer.submit(keys_of(request), command, ack=ack_of(request.scope))
     assert accepted.node is not None
     url = base_url(request.scope, edge.settings.root_path)
-    return _json(create_reply(accepted.node, accepted.path, url, command.access_tags))
+    reply = create_reply(accepted.node, accepted.path, url, command.access_tags)
+    return _json(reply | _rewritten(accepted))
 
 
 def _edited(accepted: Accepted, tags_asked: bool) -> ASGIResponse:
@@ -156,7 +157,12 @@ def _edited(accepted: Accepted, tags_asked: bool) -> ASGIResponse:
     reply: dict[str, Any] = {"id": accepted.path[-1] if accepted.path else ""}
     if tags_asked:
         reply["access_tags"] = list(accepted.node.access_tags)
-    return _json(reply)
+    return _json(reply | _rewritten(accepted))
+
+
+def _rewritten(accepted: Accepted) -> dict[str, Any]:
+    """Metadata are told to the client only if they are not those that it sent."""
+    return {"metadata": accepted.node.metadata} if accepted.rewritten and accepted.node is not None else {}
 
 
 def _json(content: Any) -> ASGIResponse:

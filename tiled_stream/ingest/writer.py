@@ -71,6 +71,7 @@ from ..wire.tables import Rows, decode_rows
 from .creation import Creation
 from .deletion import Deletion
 from .metadata_patch import edited
+from .specs import Promises
 
 __all__ = ["Accepted", "Ack", "Writer"]
 
@@ -86,13 +87,15 @@ _BIG = 256 << 10
 class Accepted(msgspec.Struct, frozen=True):
     """What became of a command. `position` is None if there was nothing to append.
 
-    `node`: the node created or edited. `structure`: the array's structure after the write. `path`: of `node`.
+    `node`: the node created or edited. `structure`: the array's structure after the write. `path`: of `node`. `rewritten`: a
+    validator changed the metadata that were sent.
     """
 
     position: Position | None
     node: Node | None = None
     structure: Structure | None = None
     path: tuple[str, ...] = ()
+    rewritten: bool = False
 
 
 class _Raced(Exception):
@@ -113,6 +116,7 @@ class Writer:
         parts: PartStore | None,
         tables: Tables | None,
         now: Callable[[], float],
+        promises: Promises | None = None,
     ) -> None:
         self._log = log
         self._repository = repository
@@ -120,6 +124,7 @@ class Writer:
         self._deletion = deletion
         self._creation = Creation(lambda: uuid4().hex, arrays=arrays, parts=parts, tables=tables)
         self._now = now
+        self._promises = promises or Promises({})
         self._observers: list[Callable[[float], None]] = []
         # One lock a log for those who append with `expected`; gone when nobody holds it.
         self._locks: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
@@ -220,6 +225,10 @@ class Writer:
     async def _create(self, path: tuple[str, ...], command: CreateChild) -> tuple[NodeId, Accepted]:
         key = command.key or str(uuid4())
         child_path = (*path, key)
+        sent = command.metadata
+        if command.specs:  # before the lock is taken: a validator may be slow
+            parent = _container(await self._repository.resolve(path)).node
+            command = await self._promises.creation(parent, command)
 
         async def step(at: Located) -> tuple[NodeId, Accepted]:
             at = _container(at)
@@ -231,7 +240,7 @@ class Writer:
                 position = await self._log_append(at, at.node.id, Draft(ChildCreated(node), self._now()), expected=head)
             except Gone:
                 raise NotFound(f"No such entry: {list(path)}") from None
-            return at.node.id, Accepted(position, node, node.structure, child_path)
+            return at.node.id, Accepted(position, node, node.structure, child_path, command.metadata != sent)
 
         return await self._tried(path, step, is_exclusive=True)
 
@@ -243,7 +252,8 @@ class Writer:
                 child, head = await self._repository.child(log, at.node.key)
                 if child is None:
                     raise NotFound(f"No such entry: {list(path)}")
-                event = edited(child.node, command)
+                asked = edited(child.node, command)
+                event = await self._promises.edit(child.node, asked)
                 draft = Draft(event, self._now())
                 try:
                     position = await self._log.append(log, draft, expected=head, floor=head)
@@ -253,7 +263,7 @@ class Writer:
                 node = msgspec.structs.replace(
                     child.node, metadata=event.metadata, specs=event.specs, access_tags=event.access_tags
                 )
-                return log, Accepted(position, node, node.structure, path)
+                return log, Accepted(position, node, node.structure, path, event.metadata != asked.metadata)
         raise _lost_every_race(path)
 
     async def _delete(self, path: tuple[str, ...], command: DeleteNode) -> tuple[NodeId, Accepted]:

@@ -20,7 +20,7 @@ __all__ = ["Browse", "Listing"]
 
 
 class Browse:
-    """Read only."""
+    """Read only. Counts beyond `exact_count_limit` are told as that and one more; None: they are always exact."""
 
     def __init__(
         self,
@@ -30,12 +30,14 @@ class Browse:
         backlog: Backlog,
         barrier: Barrier,
         files: FileData | None = None,
+        exact_count_limit: int | None = None,
     ) -> None:
         self._repository = repository
         self._catalog = catalog
         self._backlog = backlog
         self._barrier = barrier
         self._inside = Inside(files)
+        self._at_most = None if exact_count_limit is None else exact_count_limit + 1
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
         """The node at `path`, as of now. `NotFound`. Inside of a file: whatever reading it can raise."""
@@ -48,10 +50,10 @@ class Browse:
             await self._inside.check_begin(at)
 
     async def child_count(self, at: Located) -> int:
-        """Exact number of children of a container. One that is a file says 0: its node is told without opening it."""
+        """Number of children of a container. One that is a file says 0: its node is told without opening it."""
         if is_file(at):
             return at.children or 0
-        return await self._repository.child_count(at.node.id)
+        return self._told(await self._repository.child_count(at.node.id))
 
     async def contents(self, at: Located, depth: int) -> tuple[Content, ...] | None:
         """All that is below a container inside of a file, `depth` levels down; None for any other, or if that is too much."""
@@ -83,7 +85,10 @@ class Browse:
         else:
             found = await self._catalog.children(node, search, page)
         whole = page.offset == 0 and page.cursor is None and not found.more
-        count = len(found.hits) if whole else await self._count(at, search.filters, deep=deep, max_depth=max_depth)
+        if whole:
+            count = self._told(len(found.hits))
+        else:
+            count = await self._count(at, search.filters, deep=deep, max_depth=max_depth, at_most=self._at_most)
         hits = tuple([await self._present(hit, at, dirty) for hit in found.hits])
         if not found.more or not hits:
             return Listing(hits, count)
@@ -92,7 +97,7 @@ class Browse:
         return Listing(hits, count, next_offset=page.offset + len(hits))
 
     async def count(self, at: Located, filters: Sequence[Filter], *, deep: bool = False, max_depth: int | None = None) -> int:
-        """Exact number of matches."""
+        """Exact number of matches, whatever the limit of exact counts."""
         if is_file(at):
             _check_flat(deep)
             return await self._inside.count(at, filters)
@@ -124,18 +129,24 @@ class Browse:
         else:
             await self._barrier.settle(node)
 
-    async def _count(self, at: Located, filters: Sequence[Filter], *, deep: bool, max_depth: int | None) -> int:
+    async def _count(
+        self, at: Located, filters: Sequence[Filter], *, deep: bool, max_depth: int | None, at_most: int | None = None
+    ) -> int:
         if not filters and not deep:
-            return await self._repository.child_count(at.node.id)
-        return await self._catalog.count(at.node.id, filters, deep=deep, max_depth=max_depth)
+            count = await self._repository.child_count(at.node.id)
+            return count if at_most is None else min(count, at_most)
+        return await self._catalog.count(at.node.id, filters, deep=deep, max_depth=max_depth, at_most=at_most)
+
+    def _told(self, count: int) -> int:
+        return count if self._at_most is None else min(count, self._at_most)
 
     async def _present(self, hit: Hit, at: Located, dirty: set[NodeId]) -> Hit:
         """The hit with its absolute path and, if its own log has a tail, what that tail says."""
         path = (*at.path, *hit.path)
         if hit.node.id not in dirty:
-            return Hit(hit.node, hit.cursor, path, hit.children)
+            return Hit(hit.node, hit.cursor, path, self._told(hit.children))
         if hit.node.family == "container":
-            return Hit(hit.node, hit.cursor, path, await self._repository.child_count(hit.node.id))
+            return Hit(hit.node, hit.cursor, path, self._told(await self._repository.child_count(hit.node.id)))
         return Hit(await self._repository.present(hit.node), hit.cursor, path, hit.children)
 
 

@@ -10,7 +10,7 @@ __all__ = ["Listing"]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A page of present nodes. `count` is exact. `is_inside`: they lie in a registered file.
+    """A page of present nodes. `count` is exact up to the limit that is set. `is_inside`: they lie in a file.
 
     `next_cursor` / `next_offset`: where the next page begins; both None at the end.
     """

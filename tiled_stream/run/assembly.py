@@ -47,6 +47,7 @@ from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
 from .readers import readers_of
 from .settings import Settings, SettingsError
+from .specs import promises_of
 
 __all__ = ["Assembly", "assembled"]
 
@@ -97,8 +98,23 @@ class Assembly:
         readers = readers_of(settings.adapters_by_mimetype)
         self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict, readers=readers)
         self.services = Services(
-            writer=Writer(log, repository, barrier=barrier, deletion=deletion, **stores, now=time.time),
-            browse=Browse(repository, catalog, backlog=log, barrier=barrier, files=self.files),
+            writer=Writer(
+                log,
+                repository,
+                barrier=barrier,
+                deletion=deletion,
+                promises=promises_of(settings.specs, strict=settings.reject_undeclared_specs),
+                **stores,
+                now=time.time,
+            ),
+            browse=Browse(
+                repository,
+                catalog,
+                backlog=log,
+                barrier=barrier,
+                files=self.files,
+                exact_count_limit=settings.exact_count_limit if settings.exact_count_limit >= 0 else None,
+            ),
             reader=DataReader(barrier=barrier, **stores, files=self.files, limit=limit),
             hub=self.hub,
             log=log,

@@ -90,6 +90,19 @@ class _RootSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
 
 
+class _Declared(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    spec: str
+    validator: str | None = None
+
+
+def _declared(value: tuple[_Declared, ...]) -> tuple[dict[str, Any], ...]:
+    names = [entry.spec for entry in value]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise Unfit(f"the spec {name!r} is declared above already; keep one of the two.", at=f"[{i}].spec")
+    return _plain(value)
+
+
 def _root_specs(value: tuple[_RootSpec, ...]) -> tuple[dict[str, Any], ...]:
     return tuple({"name": spec.name, "version": spec.version} for spec in value)
 
@@ -102,7 +115,7 @@ def _api_key(value: str) -> str:
 
 def _log_place(value: str) -> str:
     """A value that is wrong is not shown: it may be a Redis URI, with its password, that lost its scheme."""
-    if value in ("auto", "local", "memory", "sentinel") or value.startswith(("redis://", "rediss://")):
+    if value in ("auto", "local", "memory", "memory://", "sentinel") or value.startswith(("redis://", "rediss://")):
         return value
     raise Unfit("this must be a redis:// or rediss:// URI, or 'memory' (in our own section also 'auto' or 'local').")
 
@@ -172,6 +185,7 @@ _TAKES: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "root_specs": (_root_specs, tuple[_RootSpec, ...]),
     "providers": (_plain, tuple[_Provider, ...]),
     "admins": (_plain, tuple[_Identity, ...]),
+    "specs": (_declared, tuple[_Declared, ...]),
 }
 
 
@@ -234,13 +248,12 @@ _ACCESS = (
 _EDGE = (
     _understood("media_types", dict[str, dict[str, str]], _exporters),
     _understood("file_extensions", dict[str, str], _extensions),
-    _understood("specs[].spec", str, _as_it_is),
-    _refused("specs[].validator", str, f"specs are not validated here, but for {BLUESKY_RUN} on request. {_NO_CODE}"),
-    _refused("reject_undeclared_specs", bool, "this version takes every spec; it can only be false.", False),
+    _used("specs", "specs"),
+    _used("reject_undeclared_specs", "reject_undeclared_specs"),
     _used("expose_raw_assets", "expose_raw_assets"),
     _understood("routers", _TEXTS, _routers),
     _used("response_bytesize_limit", "response_bytesize_limit"),
-    _harmless("exact_count_limit", int),
+    _used("exact_count_limit", "exact_count_limit"),
     _used("metrics.prometheus", "metrics"),
     _refused("webhooks", Any, "webhooks are not in this version; subscribe to the stream of a container instead."),
 )

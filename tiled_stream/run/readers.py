@@ -34,6 +34,8 @@ _SAME = {
     "tiff:TiffSequenceAdapter": "multipart/related;type=image/tiff",
     "zarr:ZarrAdapter": "application/x-zarr",
 }
+#: The peer's adapter of files that nothing looks into: they are registered and fetched as they are.
+_OPAQUE = "bytes:BytesAdapter"
 
 
 def readers_of(names: Mapping[str, str]) -> dict[str, Reader]:
@@ -43,10 +45,12 @@ def readers_of(names: Mapping[str, str]) -> dict[str, Reader]:
 
 def _reader(mimetype: str, name: str) -> Reader:
     module, _, attribute = name.partition(":")
+    if name == f"{_PEER}{_OPAQUE}":
+        return Reader()
     if module.startswith(_PEER):
         same = reader_of(_SAME.get(name.removeprefix(_PEER), ""))
         if same is None:
-            known = ", ".join(f"{_PEER}{one}" for one in _SAME)
+            known = ", ".join(f"{_PEER}{one}" for one in (*_SAME, _OPAQUE))
             raise SettingsError(f"adapters_by_mimetype: {name!r} of {mimetype!r} has no equal here; known are {known}.")
         return same
     if not module or not attribute:

@@ -28,6 +28,18 @@ ALIASES = {
     "TILED_CATALOG_URI": "catalog",
     "TILED_ALLOW_ANONYMOUS_ACCESS": "public",
     "TILED_RESPONSE_BYTESIZE_LIMIT": "response_bytesize_limit",
+    "TILED_ALLOW_ORIGINS": "allow_origins",
+    "TILED_SECRET_KEYS": "secret_keys",
+    "TILED_ACCESS_TOKEN_MAX_AGE": "access_token_seconds",
+    "TILED_REFRESH_TOKEN_MAX_AGE": "refresh_token_seconds",
+    "TILED_SESSION_MAX_AGE": "session_seconds",
+    "TILED_DATABASE_URI": "accounts",
+    "TILED_DATABASE_INIT_IF_NOT_EXISTS": "accounts_init",
+    "TILED_CATALOG_POOL_SIZE": "catalog_pool_size",
+    "TILED_STORAGE_POOL_SIZE": "storage_pool_size",
+    "TILED_EXPOSE_RAW_ASSETS": "expose_raw_assets",
+    "TILED_REJECT_UNDECLARED_SPECS": "reject_undeclared_specs",
+    "TILED_EXACT_COUNT_LIMIT": "exact_count_limit",
 }
 #: Times and sizes for which zero has a meaning, and those for which it would mean that nothing works.
 _AT_LEAST_ZERO = ("cache_data_ttl", "cache_node_bytes", "cache_total_bytes", "persist_linger_seconds", "drain_timeout_seconds")
@@ -42,7 +54,7 @@ _ABOVE_ZERO = (
 )
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
 #: What the environment cannot say: structured values.
-_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "adapters_by_mimetype", "providers", "admins")
+_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "adapters_by_mimetype", "providers", "admins", "specs")
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -68,6 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adapters_by_mimetype: readers of registered files, package.module:name by mimetype, before those that are known
     root_metadata: metadata of the root when the catalog is made
     root_specs: specs of the root when the catalog is made: objects with `name` and `version`
+    specs: specs that are declared: objects with `spec` and perhaps `validator`, package.module:function
+    reject_undeclared_specs: refuse nodes with a spec that is not declared
+    exact_count_limit: counts in answers are exact up to this, and this + 1 stands for more; -1: they are always exact
     api_key: the single user's key, letters and digits; empty: a random one
     public: anybody may read
     providers: who checks passwords: objects with `provider` (a name), `authenticator` (a class) and `args`; with them there are
@@ -123,6 +138,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adapters_by_mimetype: dict[str, str] = {}
     root_metadata: dict[str, Any] | None = None
     root_specs: tuple[dict[str, Any], ...] = ()
+    specs: tuple[dict[str, Any], ...] = ()
+    reject_undeclared_specs: bool = False
+    exact_count_limit: int = -1
     api_key: str = ""
     public: bool = False
     providers: tuple[dict[str, Any], ...] = ()
@@ -165,6 +183,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scalable: bool = False
 
     def __post_init__(self) -> None:
+        if self.cache == "memory://":  # some write it as a URI
+            msgspec.structs.force_setattr(self, "cache", "memory")
         if self.temp == (self.catalog is not None):
             raise SettingsError("Give a catalog (a file such as ./catalog.db), or --temp for one that is forgotten, not both.")
         if self.api_key and not (self.api_key.isascii() and self.api_key.isalnum()):
@@ -172,6 +192,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise SettingsError("'root_path' begins with a slash and does not end with one, as in /tiled.")
         self._check_ranges()
+        if self.exact_count_limit < -1:
+            raise SettingsError("'exact_count_limit' is a number of nodes, or -1 for counts that are always exact.")
         self._check_cache()
         if self.providers and self.api_key:
             raise SettingsError("With 'providers' there are accounts, each with keys of its own: take 'api_key' out.")
@@ -272,10 +294,20 @@ def from_env(environ: Mapping[str, str], **given: Any) -> Settings:
     return Settings(**(values | given))
 
 
+def _entries(text: str) -> tuple[str, ...]:
+    """Entries of a list: with commas between them, or as JSON, which is how the reference server reads its own names."""
+    if text.lstrip().startswith("["):
+        try:
+            return msgspec.json.decode(text, type=tuple[str, ...])
+        except msgspec.DecodeError:
+            return (text,)
+    return tuple(part.strip() for part in text.split(_BETWEEN) if part.strip())
+
+
 def _value(name: str, text: str, kind: Any) -> Any:
     given: Any = text
     if get_origin(kind) is tuple:
-        given = tuple(part.strip() for part in text.split(_BETWEEN) if part.strip())
+        given = _entries(text)
     elif kind is bool:
         given = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.strip().lower(), text)
     try:

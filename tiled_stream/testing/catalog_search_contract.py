@@ -227,6 +227,7 @@ class CatalogSearchContract:
                 wanted = [n.key for n in in_order([n for n in nodes if _all_match(n, filters)], sort)]
                 assert await keys(catalog, *filters, sort=sort, parent=parent) == wanted, (filters, sort)
                 assert await catalog.count(parent, filters) == len(wanted), filters
+                assert await catalog.count(parent, filters, at_most=3) == min(3, len(wanted)), filters
             await _check_deep(catalog, tree, filters)
 
 
@@ -258,6 +259,8 @@ async def _check_deep(catalog: Catalog, tree: dict[NodeId, list[Node]], filters:
         cursors = [h.cursor for h in found.hits]
         assert cursors == sorted(set(cursors))
         assert await catalog.count(ancestor, filters, deep=True, max_depth=max_depth) == len(wanted), filters
+        few = await catalog.count(ancestor, filters, deep=True, max_depth=max_depth, at_most=2)
+        assert few == min(2, len(wanted)), filters
 
 
 def _all_match(node: Node, filters: tuple[Filter, ...]) -> bool:
