@@ -25,6 +25,7 @@ TAKEN: dict[str, Any] = {
     "root_specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
     "providers": [{"provider": "toy", "authenticator": "DictionaryAuthenticator", "args": {"users_to_passwords": {"a": "b"}}}],
     "admins": [{"provider": "toy", "id": "a"}],
+    "mounts": [{"path": "/a", "node": "/b"}],
     "specs": [{"spec": "Sample", "validator": "beamline.specs:sample"}, {"spec": "Other"}],
     "root_metadata": {"beamline": {"id": 7}},
     "root_path": "/tiled",
@@ -38,6 +39,7 @@ TAKEN: dict[str, Any] = {
     "routers": ["bluesky_tiled_plugins.routers.validator:router"],
     "trees[].tree": "catalog",
     "trees[].path": "/",
+    "catalog.mount_node": "/",
 }
 #: Names of keys, whole or the parts between the dots.
 NAMES = st.sampled_from(sorted({part for path in KEYS for part in [path, *path.replace("[]", "").split(".")]}))
@@ -295,11 +297,38 @@ class TestCatalog:
         said = config.write({"catalog": {"uri": "c.db"}, "trees": [{"tree": "catalog", "path": "/"}]}).error()
         assert "trees: 'catalog'" in said
 
-    def test_one_tree_at_the_root(self, config: Config) -> None:
-        assert "uvicorn.root_path" in config.refuses("trees[].path", "/raw")
+    def test_trees_are_parts_of_one_catalog(self, config: Config) -> None:
         assert "not loaded" in config.refuses("trees[].tree", "tiled.examples.generated:tree")
-        tree = {"tree": "catalog", "path": "/", "args": {"uri": "c.db"}}
-        assert "trees[1]: this version serves one tree" in config.write({"trees": [tree, tree]}).error()
+        specs = [{"name": "x", "version": None}]
+        args = {"uri": "c.db", "writable_storage": ["data"]}
+        one = {"tree": "catalog", "path": "/one/", "args": args | {"mount_node": ["A", "B"], "specs": specs}}
+        two = {"path": "two", "tree": "catalog", "args": args | {"mount_node": "C/"}}
+        settings = config.write({"trees": [one, two], "create_mount_nodes_if_not_exist": True}).settings()
+        assert settings == Settings(
+            catalog="c.db",
+            write=("data",),
+            mounts=({"path": "/one", "node": "/A/B", "specs": specs}, {"path": "/two", "node": "/C"}),
+            create_mount_nodes_if_not_exist=True,
+        )
+        assert config.one("catalog.uri", "c.db").settings().mounts == ()
+        simple = config.write({"catalog": {"uri": "c.db", "mount_node": "/A", "specs": specs}}).settings()
+        assert (simple.mounts, simple.root_specs) == (({"path": "/", "node": "/A", "specs": specs},), ())
+        deep = config.write({"trees": [{"tree": "catalog", "path": "/a/b", "args": {"uri": "c.db", "specs": specs}}]}).settings()
+        assert (deep.mounts, deep.root_specs) == (({"path": "/a/b", "node": "/"},), tuple(specs))
+
+    @pytest.mark.parametrize("args", [{"uri": "d.db"}, {}, {"uri": "c.db", "readable_storage": ["data"]}])
+    def test_trees_of_different_catalogs_are_refused(self, config: Config, args: dict[str, Any]) -> None:
+        trees = [{"path": "/a", "args": {"uri": "c.db"}}, {"path": "/b", "args": args}]
+        said = config.write({"trees": trees}).error()
+        assert "trees[1].args." in said
+        assert "start a server for each other catalog" in said
+
+    @pytest.mark.parametrize("paths", [("/", "/one"), ("/one/", "/one/two"), ("one/two", "one"), ("one", "one")])
+    def test_trees_do_not_lie_in_each_other(self, config: Config, paths: tuple[str, str]) -> None:
+        for places, nodes in ((paths, ("X", "Y")), (("/x", "/y"), paths)):
+            args = [{"uri": "c.db", "mount_node": node} for node in nodes]
+            trees = [{"path": path, "args": arg} for path, arg in zip(places, args, strict=True)]
+            assert "one of them is, or lies in, the other" in config.write({"trees": trees}).error()
 
     def test_numbers_are_not_texts(self, config: Config) -> None:
         """YAML reads 3.0 as a number; the cure is in the sentence."""

@@ -61,7 +61,7 @@ def test_defaults_are_those_of_the_settings(key: Key) -> None:
 
 def test_the_worked_example_is_loaded(tmp_path: Path) -> None:
     shown = [block.text for block in blocks(HOW_TO) if block.language == "yaml"]
-    assert len(shown) == 1
+    assert len(shown) == 2
     (tmp_path / "config.yml").write_text(shown[0])
     assert settings_from_config(tmp_path / "config.yml", ENVIRON) == Settings(
         catalog="/srv/tiled/catalog.db",
@@ -73,6 +73,16 @@ def test_the_worked_example_is_loaded(tmp_path: Path) -> None:
         host="0.0.0.0",
         log_sync="full",
         drain_timeout_seconds=30,
+    )
+    (tmp_path / "config.yml").write_text(shown[1])
+    assert settings_from_config(tmp_path / "config.yml", ENVIRON) == Settings(
+        catalog="./catalog.db",
+        init=True,
+        mounts=(
+            {"path": "/public", "node": "/released"},
+            {"path": "/beamlines/seven", "node": "/staff/b7", "specs": [{"name": "Beamline", "version": None}]},
+        ),
+        create_mount_nodes_if_not_exist=True,
     )
 
 

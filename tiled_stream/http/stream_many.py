@@ -53,6 +53,8 @@ async def subscribable(edge: Edge, keys: tuple[str, ...]) -> Located:
         raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
     if at.inside:
         raise NotFound(f"{at.path[-1]!r} lies inside of a registered file; subscribe to that.")
+    if at.is_above:
+        raise NotFound(f"/{'/'.join(at.path)} lies above what is mounted and has no stream; subscribe below it.")
     return at
 
 

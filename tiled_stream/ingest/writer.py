@@ -227,8 +227,7 @@ class Writer:
         child_path = (*path, key)
         sent = command.metadata
         if command.specs:  # before the lock is taken: a validator may be slow
-            parent = _container(await self._repository.resolve(path)).node
-            command = await self._promises.creation(parent, command)
+            command = await self._promises.creation(_container(await self._repository.resolve(path)).node, command)
 
         async def step(at: Located) -> tuple[NodeId, Accepted]:
             at = _container(at)
@@ -268,8 +267,8 @@ class Writer:
 
     async def _delete(self, path: tuple[str, ...], command: DeleteNode) -> tuple[NodeId, Accepted]:
         at = _whole(await self._repository.resolve(path), "deletion")
-        if at.node.parent is None:
-            raise NotSupported("The root cannot be deleted.")
+        if at.is_top or at.node.parent is None:
+            raise NotSupported("The root of a tree cannot be deleted.")
         async with self._lock(at.node.parent), self._lock(at.node.id):
             for _ in range(_TRIES):
                 child, head = await self._repository.child(at.node.parent, at.node.key)
@@ -376,6 +375,8 @@ def _whole(at: Located, what: str) -> Located:
 
 
 def _outside(at: Located) -> Located:
+    if at.is_above:
+        raise NotSupported(f"/{'/'.join(at.path)} lies above what is mounted, in the configuration only.")
     if at.inside:
         raise NotSupported(f"{at.path[-1]!r} lies inside of a registered file; such files are only read.")
     return at
@@ -384,7 +385,7 @@ def _outside(at: Located) -> Located:
 def _container(at: Located) -> Located:
     if at.node.family != "container" or at.column is not None:
         raise NotSupported(f"{at.path[-1]!r} is of family {at.node.family!r}; only a container can have children.")
-    if at.node.data_sources:
+    if _outside(at).node.data_sources:
         raise NotSupported(f"The children of {at.path[-1]!r} are those of its file; none can be created.")
     return at
 

@@ -23,6 +23,7 @@ from ..domain.nodes import ROOT, Node, NodeId
 from ..domain.position import Position
 from ..domain.structures import TableStructure
 from ..log.port import UNGUARDED, LogEngine
+from .mounts import Mounts
 
 __all__ = ["Located", "Repository"]
 
@@ -40,6 +41,8 @@ class Located(msgspec.Struct, frozen=True):
     `inside` are the keys of the path that lead on into the file of a registered container, whose node then is `node`. Whether
     there is anything nobody knows who has not looked into the file (`query/inside.py`); who has looked replaces `node` by what is
     there and, if that is a container, tells its number of `children`.
+    `is_top`: nothing that can be deleted: the root, or what is mounted. `is_above`: above what is mounted, in the
+    configuration only.
     `guards`: the heads that this was found by, in `epoch`; as long as they stand, it is so still.
     """
 
@@ -51,6 +54,8 @@ class Located(msgspec.Struct, frozen=True):
     epoch: str = ""
     inside: tuple[str, ...] = ()
     children: int | None = None
+    is_top: bool = False
+    is_above: bool = False
 
 
 class _Tail(Protocol):
@@ -71,12 +76,31 @@ class Repository:
         self._catalog = catalog
         self._max_tails = max_tails
         self._max_children = max_children
+        #: What is served where; set once, before anybody asks.
+        self.mounts = Mounts()
         # Least recently used first, so that a drop takes the ones nobody asks for.
         self._containers: OrderedDict[NodeId, ContainerTail] = OrderedDict()
         self._data: OrderedDict[NodeId, DataTail] = OrderedDict()
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
         """The node at `path` (empty: the root). `NotFound` with the segments."""
+        mount = self.mounts.mount_of(path)
+        if mount is None:
+            above = self.mounts.above(path)
+            if above is None:
+                raise _not_found(path)
+            return Located(above, path, 0, is_top=True, is_above=True)
+        inner = path[len(mount.path) :]
+        if not inner or mount.path != mount.node:
+            try:
+                at = await self._resolve((*mount.node, *inner))
+            except NotFound:
+                raise _not_found(path) from None
+            return msgspec.structs.replace(at, path=path, is_top=not inner)
+        return await self._resolve(path)
+
+    async def _resolve(self, path: tuple[str, ...]) -> Located:
+        """By the path in the catalog."""
         heads = await self._heads_along(path)
         found = Child(await self._root(heads), 0)
         for depth, key in enumerate(path):
@@ -98,6 +122,17 @@ class Repository:
 
         For those who append with the `guards`: if anything has moved since, the log says so.
         """
+        mount = self.mounts.mount_of(path)
+        if mount is None:
+            return None
+        inner = path[len(mount.path) :]
+        at = self._recall((*mount.node, *inner))
+        if at is None or (inner and mount.path == mount.node):
+            return at
+        return msgspec.structs.replace(at, path=path, is_top=not inner)
+
+    def _recall(self, path: tuple[str, ...]) -> Located | None:
+        """By the path in the catalog."""
         tail = self._containers.get(ROOT)
         guards: dict[NodeId, int] = {}
         known = tail.children.get("") if tail is not None else None

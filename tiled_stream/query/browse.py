@@ -12,6 +12,7 @@ from ..domain.search import Filter, Page, Search
 from ..log.port import Backlog
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located, Repository
+from .above import Above, check_not_above
 from .inside import Content, Inside, is_file, not_a_container
 from .listing import Listing
 from .read_files import FileData
@@ -37,6 +38,7 @@ class Browse:
         self._backlog = backlog
         self._barrier = barrier
         self._inside = Inside(files)
+        self._above = Above(repository)
         self._at_most = None if exact_count_limit is None else exact_count_limit + 1
 
     async def resolve(self, path: tuple[str, ...]) -> Located:
@@ -53,6 +55,8 @@ class Browse:
         """Number of children of a container. One that is a file says 0: its node is told without opening it."""
         if is_file(at):
             return at.children or 0
+        if at.is_above:
+            return self._above.child_count(at)
         return self._told(await self._repository.child_count(at.node.id))
 
     async def contents(self, at: Located, depth: int) -> tuple[Content, ...] | None:
@@ -77,6 +81,9 @@ class Browse:
         if is_file(at):
             _check_flat(deep)
             return await self._inside.search(at, search, page, bare=bare)
+        if at.is_above and not deep:
+            return await self._above.search(at, search, page)
+        check_not_above(at)
         await self._settle(node, deep=deep)
         # Asked before the catalog: what is clean now has its row up to date, whatever happens meanwhile.
         dirty = {id for id, _ in await self._backlog.dirty()}
@@ -101,6 +108,9 @@ class Browse:
         if is_file(at):
             _check_flat(deep)
             return await self._inside.count(at, filters)
+        if at.is_above and not deep:
+            return self._above.count(at, filters)
+        check_not_above(at)
         await self._settle(_container(at), deep=deep)
         return await self._count(at, filters, deep=deep, max_depth=max_depth)
 
@@ -111,6 +121,7 @@ class Browse:
         node = _container(at)
         if is_file(at):
             raise Unsatisfiable("Distinct values are not gathered inside of a file.")
+        check_not_above(at)
         await self._settle(node, deep=False)
         return await self._catalog.distinct(node, filters, metadata=metadata, structure_families=structure_families, specs=specs)
 
@@ -120,6 +131,8 @@ class Browse:
             raise NotFound(f"{at.column!r} is a column of a table; it has no revisions.")
         if at.inside:
             raise NotSupported(f"{at.path[-1]!r} lies inside of a registered file; it has no revisions.")
+        if at.is_above:
+            raise NotSupported("What lies above mounts is in the configuration only; it has no revisions.")
         await self._barrier.settle(at.node.parent or ROOT)
         return await self._catalog.revisions(at.node.id, offset=offset, limit=limit)
 

@@ -22,7 +22,7 @@ from ..wire.tables import structure_of
 from .listing import Listing
 from .read_files import FileData
 
-__all__ = ["Content", "Inside", "is_file"]
+__all__ = ["Content", "Inside", "is_file", "wanted_names", "wants_backwards"]
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -61,8 +61,8 @@ class Inside:
 
     async def search(self, at: Located, search: Search, page: Wanted, *, bare: bool = False) -> Listing:
         """Children of a container. `bare`: their keys are enough. `Unsatisfiable` for what a file is not searched by."""
-        backwards = _backwards(search)
-        names = _names(search.filters)
+        backwards = wants_backwards(search)
+        names = wanted_names(search.filters)
         first = page.offset if page.cursor is None else page.cursor
         limit = page.limit
 
@@ -131,19 +131,20 @@ def _contents(at: Located, path: tuple[str, ...], branch: Branch) -> tuple[Conte
     return tuple(found)
 
 
-def _backwards(search: Search) -> bool:
+def wants_backwards(search: Search) -> bool:
+    """The last of their own order first? `Unsatisfiable` for any other order."""
     if any(key.key for key in search.sort):
-        raise Unsatisfiable("What is inside of a file cannot be sorted by metadata; 'sort=-' turns its own order round.")
+        raise Unsatisfiable("What is inside of a file or above mounts has its own order only; 'sort=-' turns it round.")
     return any(key.descending for key in search.sort)
 
 
-def _names(filters: Sequence[Filter]) -> list[str] | None:
+def wanted_names(filters: Sequence[Filter]) -> list[str] | None:
     """The keys that are looked for; None: all."""
     names: list[str] | None = None
     for wanted in filters:
         if wanted.name not in ("lookup", "keys_filter"):
             raise Unsatisfiable(
-                f"What is inside of a file can be looked up by key; the filter {wanted.name!r} does not apply to it."
+                f"What is inside of a file or above mounts is looked up by key; the filter {wanted.name!r} does not apply."
             )
         keys = [wanted.value] if wanted.name == "lookup" else list(wanted.value)
         names = keys if names is None else [name for name in names if name in keys]

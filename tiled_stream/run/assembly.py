@@ -45,6 +45,7 @@ from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
+from .mounting import mount
 from .readers import readers_of
 from .settings import Settings, SettingsError
 from .specs import promises_of
@@ -73,6 +74,7 @@ class Assembly:
         repository = Repository(log, catalog)
         self._settings = settings
         self._log = log
+        self._repository = repository
         self._persisting: asyncio.Task[None] | None = None
         self._heart = Heart()
         self.places = places
@@ -129,6 +131,7 @@ class Assembly:
         if self._settings.persist:
             self._persisting = asyncio.create_task(self.persister.run(), name="persister")
             self._persisting.add_done_callback(_heard)
+        await mount(self._settings, self._repository, self.services.writer)
         self._heart.start()
         # Loaded before the server says that it is ready, or the first write of a table would wait for it.
         await asyncio.to_thread(_warm)

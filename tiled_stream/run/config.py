@@ -17,6 +17,7 @@ import msgspec
 
 from .config_file import ConfigFile, read_config
 from .config_keys import KEYS, SECTIONS, Key, Unfit
+from .config_trees import Given, mounted
 from .settings import ALIASES, ENVIRONMENT, Settings, SettingsError, from_env
 
 __all__ = ["check_config", "settings_from_config"]
@@ -40,14 +41,6 @@ _WORDS = {
 }
 _FOUND = _WORDS | {"str": "text", "array": "a list", "object": "a mapping", "bool": "true or false, yes or no"}
 _TRUTH = {"yes": True, "on": True, "no": False, "off": False}
-
-
-class _Given(NamedTuple):
-    """A key of the file: what the list says of it, where it stands, and its value."""
-
-    key: Key
-    at: str
-    value: Any
 
 
 class _Told(NamedTuple):
@@ -86,20 +79,18 @@ def check_config(path: Path | None, environ: Mapping[str, str]) -> None:
     settings_from_config(path, environ)
 
 
-def _keys_of(file: ConfigFile) -> Iterator[_Given]:
+def _keys_of(file: ConfigFile) -> Iterator[Given]:
     """The keys that are given, each with a value of its type."""
     _check_trees(file)
     for key, at, value in _walk(file, file.values, "", ""):
         if value is not None:
-            yield _Given(key, at, _converted(file, key, at, value))
+            yield Given(key, at, _converted(file, key, at, value))
 
 
 def _check_trees(file: ConfigFile) -> None:
     trees = file.values.get("trees")
     if trees and file.values.get("catalog") is not None:
         raise file.wrong("trees", f"'catalog' (in {file.named('catalog')}) says the same in a simpler way; keep one of the two.")
-    if isinstance(trees, list) and len(trees) > 1:
-        raise file.wrong("trees[1]", "this version serves one tree; start a server for each.")
 
 
 def _walk(file: ConfigFile, value: Any, section: str, at: str) -> Iterator[tuple[Key, str, Any]]:
@@ -169,9 +160,12 @@ def _in_words(error: msgspec.ValidationError, kind: Any) -> tuple[str, str]:
     return place, f"this must be {wanted}, not {_FOUND.get(types[2], types[2])}."
 
 
-def _told(file: ConfigFile, keys: Sequence[_Given]) -> dict[str, _Told]:
+def _told(file: ConfigFile, keys: Sequence[Given]) -> dict[str, _Told]:
     """What the file says of each setting. What is asked for and cannot be had is an error."""
     told: dict[str, _Told] = {}
+    keys, mounts, place = mounted(file, keys)
+    if mounts:
+        told["mounts"] = _Told(mounts, place)
     for key, at, value in keys:
         if key.use == "refused" and value not in key.asks_nothing:
             raise file.wrong(at, key.why)
@@ -232,7 +226,7 @@ def _in_words_of_the_file(message: str, file: ConfigFile, told: Mapping[str, _To
     return f"{message} ({where}.)" if where else message
 
 
-def _say(file: ConfigFile, keys: Sequence[_Given], told: Mapping[str, _Told], settings: Settings) -> None:
+def _say(file: ConfigFile, keys: Sequence[Given], told: Mapping[str, _Told], settings: Settings) -> None:
     """One line of what has no effect, and one of what may surprise. Warnings: logging may not be set up yet."""
     idle = [at for key, at, _ in keys if key.use == "harmless"]
     if idle:

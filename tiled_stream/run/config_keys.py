@@ -167,11 +167,6 @@ def _tree(value: str) -> None:
         raise Unfit(f"this version serves a catalog and no other tree: write 'catalog'. {_NO_CODE}")
 
 
-def _tree_path(value: str) -> None:
-    if value.strip("/"):
-        raise Unfit("this version serves its tree at '/' only; for a prefix in front of everything, use uvicorn.root_path.")
-
-
 def _plain(entries: tuple[msgspec.Struct, ...]) -> tuple[dict[str, Any], ...]:
     return tuple(msgspec.to_builtins(entry) for entry in entries)
 
@@ -215,14 +210,14 @@ _CATALOG = (
     _used("catalog.init_if_not_exists", "init"),
     _used("catalog.adapters_by_mimetype", "adapters_by_mimetype"),
     _refused("catalog.top_level_access_tags", _TEXTS, f"access tags restrict nobody here: {_NO_POLICIES}", ()),
-    _refused("catalog.mount_node", str | _TEXTS, "this version serves the whole tree; take it out.", "", "/", ()),
+    _understood("catalog.mount_node", str | _TEXTS, _as_it_is),
     _used("catalog.catalog_pool_size", "catalog_pool_size"),
     _used("catalog.storage_pool_size", "storage_pool_size"),
     _harmless("catalog.catalog_max_overflow", int),
     _harmless("catalog.storage_max_overflow", int),
     _understood("trees[].tree", str, _tree),
-    _understood("trees[].path", str, _tree_path),
-    _harmless("create_mount_nodes_if_not_exist", bool),
+    _understood("trees[].path", str, _as_it_is),
+    _used("create_mount_nodes_if_not_exist", "create_mount_nodes_if_not_exist"),
     _used("catalog_pool_size", "catalog_pool_size"),
     _used("storage_pool_size", "storage_pool_size"),
     _harmless("catalog_max_overflow", int),

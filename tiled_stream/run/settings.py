@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from ..domain.nodes import Spec
 from ..domain.uris import redacted
+from ..nodes.mounts import Mount, Mounts
 
-__all__ = ["ALIASES", "ENVIRONMENT", "POSTGRES", "Settings", "SettingsError", "from_env"]
+__all__ = ["ALIASES", "ENVIRONMENT", "POSTGRES", "Settings", "SettingsError", "Tree", "from_env", "mounts_of"]
 
 ENVIRONMENT = "TILED_STREAM_"
 #: What URIs of PostgreSQL begin with.
@@ -54,7 +56,7 @@ _ABOVE_ZERO = (
 )
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
 #: What the environment cannot say: structured values.
-_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "adapters_by_mimetype", "providers", "admins", "specs")
+_NOT_IN_ENVIRONMENT = ("root_metadata", "root_specs", "adapters_by_mimetype", "providers", "admins", "specs", "mounts")
 #: In the environment, entries of a list stand behind each other with this between them.
 _BETWEEN = ","
 
@@ -65,6 +67,15 @@ class SettingsError(Exception):
     def __init__(self, message: str, *, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Tree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of `mounts`. `specs` and `metadata` are for the container if it is made."""
+
+    path: str = "/"
+    node: str = "/"
+    specs: tuple[Spec, ...] = ()
+    metadata: dict[str, Any] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adapters_by_mimetype: readers of registered files, package.module:name by mimetype, before those that are known
     root_metadata: metadata of the root when the catalog is made
     root_specs: specs of the root when the catalog is made: objects with `name` and `version`
+    mounts: containers of the catalog and the paths at which they are served: objects with `path`, `node` and, for one that is
+        made, `specs` and `metadata`; empty: the root at /
+    create_mount_nodes_if_not_exist: make the containers that are mounted if they are missing
     specs: specs that are declared: objects with `spec` and perhaps `validator`, package.module:function
     reject_undeclared_specs: refuse nodes with a spec that is not declared
     exact_count_limit: counts in answers are exact up to this, and this + 1 stands for more; -1: they are always exact
@@ -138,6 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adapters_by_mimetype: dict[str, str] = {}
     root_metadata: dict[str, Any] | None = None
     root_specs: tuple[dict[str, Any], ...] = ()
+    mounts: tuple[dict[str, Any], ...] = ()
+    create_mount_nodes_if_not_exist: bool = False
     specs: tuple[dict[str, Any], ...] = ()
     reject_undeclared_specs: bool = False
     exact_count_limit: int = -1
@@ -194,6 +210,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         self._check_ranges()
         if self.exact_count_limit < -1:
             raise SettingsError("'exact_count_limit' is a number of nodes, or -1 for counts that are always exact.")
+        mounts_of(self.mounts)
         self._check_cache()
         if self.providers and self.api_key:
             raise SettingsError("With 'providers' there are accounts, each with keys of its own: take 'api_key' out.")
@@ -273,6 +290,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not self.is_shared_log:
             raise SettingsError("--scalable: a log of one process cannot be shared; give --cache redis://HOST:6379.")
+
+
+def mounts_of(entries: Sequence[Mapping[str, Any]]) -> list[Mount]:
+    """What the setting `mounts` says. `SettingsError` if it cannot be."""
+    try:
+        trees = [msgspec.convert(entry, Tree) for entry in entries]
+        mounts = [Mount(_keys(tree.path), _keys(tree.node)) for tree in trees]
+        Mounts(mounts)
+    except ValueError as error:  # msgspec's too
+        raise SettingsError(f"'mounts' cannot be: {error}.") from None
+    return mounts
+
+
+def _keys(path: str) -> tuple[str, ...]:
+    return tuple(key for key in path.split("/") if key)
 
 
 def _is_postgres(uri: str | None) -> bool:
