@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from tests.http.conftest import AUTH, KEY, Server
+from tests.http.test_stream_many import connect
 from tiled_stream.run.assembly import assembled
 from tiled_stream.run.settings import Settings, SettingsError
 
@@ -130,3 +131,17 @@ def _client(assembly: Any) -> Any:
 
     transport = httpx.ASGITransport(app=assembly.app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://server", headers=AUTH)
+
+
+async def test_a_subtree_that_is_mounted_is_told_by_its_paths_here(serve: Any) -> None:
+    async with serve(mounts=A_AND_B, create_mount_nodes_if_not_exist=True) as server:
+        await server.create("a/x")
+        many = await connect(server)
+        many.say(type="subscribe", id=1, path="a", subtree=True)
+        while not any(m.get("path") == ["a", "x"] for got in many.got.values() for m in got):
+            await many.next()
+        await server.create("a/x/new")
+        while not any(m.get("path") == ["a", "x", "new"] for got in many.got.values() for m in got):
+            await many.next()
+        many.say(type="subscribe", id=2, path="", subtree=True)
+        assert "lies above what is mounted" in str(await many.first("error", 2))

@@ -101,7 +101,7 @@ class SqlReads(ABC):
         if at_most is None:
             sql = f"SELECT count(*) FROM {tables} WHERE {condition.sql}"
         else:
-            sql = f"SELECT count(*) FROM (SELECT 1 FROM {tables} WHERE {condition.sql} LIMIT {int(at_most)}) AS some"
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM {tables} WHERE {condition.sql} LIMIT {int(at_most)}) AS found"
         found = await self._one(sql, condition.parameters)
         return int(found[0]) if found is not None else 0
 
