@@ -156,6 +156,25 @@ async def test_a_validator_that_hangs_does_not_hold_others() -> None:
         await Promises({"s": forever}, seconds=0.01).creation(parent, CreateChild("a", "container", {}, (Spec("s"),)))
 
 
+async def test_validators_that_hang_leave_threads_to_others() -> None:
+    from tiled_stream.domain.commands import CreateChild
+    from tiled_stream.domain.errors import Unavailable
+    from tiled_stream.domain.nodes import Node, Spec
+    from tiled_stream.ingest.specs import Promises
+
+    release = threading.Event()
+    promises = Promises({"s": lambda **_: release.wait(30) and None}, seconds=0.1)
+    parent = Node(id="root", key="", parent=None, family="container")
+    command = CreateChild("a", "container", {}, (Spec("s"),))
+    try:
+        asked = await asyncio.gather(*(promises.creation(parent, command) for _ in range(40)), return_exceptions=True)
+        assert all(isinstance(answer, Unavailable) for answer in asked)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 5) == 1
+    finally:
+        release.set()
+        promises.close()
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

@@ -12,6 +12,8 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 Validator = Callable[..., Any]
 #: What a validator says may be long; a client needs the beginning.
 _SAID = 1000
+#: Validators that run at once.
+_THREADS = 4
 
 
 class Promises:
@@ -42,6 +46,12 @@ class Promises:
         self._validators = validators
         self._strict = strict
         self._seconds = seconds
+        # Threads of their own: validators that hang would else use up those in which everything is decoded.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="validator")
+
+    def close(self) -> None:
+        """Leave no thread but one that hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def creation(self, parent: Node, command: CreateChild) -> CreateChild:
         """The command with the metadata that the validators want. `Unsatisfiable` if one of them refuses."""
@@ -88,7 +98,8 @@ class Promises:
                 if inspect.iscoroutinefunction(validator):
                     answer = await validator(**arguments)
                 else:
-                    answer = await asyncio.to_thread(validator, **arguments)
+                    call = partial(validator, **arguments)
+                    answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
                     answer = await answer if inspect.isawaitable(answer) else answer
         except TimeoutError:
             raise Unavailable(f"The validator of the spec {spec.name!r} did not answer in {self._seconds:g} s.") from None

@@ -94,6 +94,7 @@ class Assembly:
             now=time.time,
             linger=settings.persist_linger_seconds,
         )
+        self.promises = promises_of(settings.specs, strict=settings.reject_undeclared_specs)
         deletion = Deletion(repository, catalog, barrier=barrier)
         readable = (*settings.read, *([str(places.arrays)] if places.arrays else []))  # what may be written may be read
         limit, strict = settings.response_bytesize_limit, bool(settings.read)
@@ -105,7 +106,7 @@ class Assembly:
                 repository,
                 barrier=barrier,
                 deletion=deletion,
-                promises=promises_of(settings.specs, strict=settings.reject_undeclared_specs),
+                promises=self.promises,
                 **stores,
                 now=time.time,
             ),
@@ -221,6 +222,7 @@ async def assembled(
         root = (await engines.catalog.node(ROOT)).node
         await engines.log.bind(f"{root.time_created!r}")
         assembly = Assembly(settings, places, engines)
+        stack.callback(assembly.promises.close)
         if isinstance(assembly.access, UserAccess):
             stack.push_async_callback(assembly.access.accounts.close)
             await assembly.access.accounts.open()
