@@ -101,7 +101,7 @@ SENSELESS = [
     ("page[offset]=99999999999999999999", 422),
     ("filter[eq][condition][key]=a", 422),
     ("filter[eq][condition][key]=a&filter[eq][condition][value]=red", 422),
-    ("filter[nothing][condition][key]=a", 422),
+    ("filter[nothing][condition][key]=a", 400),
     (where("comparison", operator="x", key="a", value="1"), 422),
     ("filter[regex][condition][key]=a&filter[regex][condition][pattern]=b", 400),
 ]

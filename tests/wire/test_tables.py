@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import datetime
 import decimal
 import io
@@ -296,6 +297,13 @@ class TestFormats:
         assert encode_table(empty, "application/json") == b'{"x":[],"y":[],"s":[]}'
         assert encode_table(empty, "application/json-seq") == b""
         assert encode_table(empty, "text/csv") == b"x,y,s\n"
+
+    def test_a_column_with_nulls_keeps_its_rows_in_csv(self) -> None:
+        """Readers pass over a line with nothing in it."""
+        for values in ([0.5, None, 2.5], [None, 3], ["a", None, "", "x,y\nz"], [None]):
+            text = encode_table(pyarrow.table({"x": values}), "text/csv").decode()
+            rows = list(csv.reader(io.StringIO(text, newline="")))
+            assert rows == [["x"], *([("" if v is None else str(v))] for v in values)]
 
     def test_what_is_no_format_of_tables(self) -> None:
         with pytest.raises(NotAcceptable):

@@ -41,14 +41,14 @@ _OPTIONAL = {("regex", "case_sensitive")}
 
 
 def parse_filters(params: Sequence[tuple[str, str]]) -> tuple[Filter, ...]:
-    """All filters among decoded query pairs. `Malformed` for unknown names, missing siblings and broken JSON."""
+    """All filters among query pairs. `Unsatisfiable` for unknown ones, `Malformed` for missing siblings and broken JSON."""
     given: dict[str, dict[str, list[str]]] = {}
     for name, value in params:
         if not name.startswith("filter["):
             continue
         match = _PARAMETER.match(name)
         if match is None or match[1] not in FILTERS:
-            raise Malformed(f"There is no filter {name!r}; known are {', '.join(FILTERS)}.")
+            raise Unsatisfiable(f"There is no filter {name!r}; known are {', '.join(FILTERS)}.")
         if match[2] not in _FIELDS[match[1]]:
             raise Malformed(f"The filter {match[1]!r} has no field {match[2]!r}; it has {', '.join(_FIELDS[match[1]])}.")
         given.setdefault(match[1], {}).setdefault(match[2], []).append(value)

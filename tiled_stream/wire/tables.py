@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import csv
 import io
 import re
 from collections.abc import Iterable
@@ -233,11 +234,25 @@ def _csv(table: pyarrow.Table, *, header: bool = True) -> bytes:
 
     columns = [_cells(c) for c in table.columns]
     plain = pyarrow.Table.from_arrays(columns, [str(n) for n in range(len(columns))])
+    if len(columns) == 1 and columns[0].null_count:
+        return _csv_column(columns[0], table.schema.names[0] if header else None)
     sink = io.BytesIO()
     if header:  # pyarrow quotes every name; others quote only where they must
         sink.write((",".join(_quoted(name) for name in table.schema.names) + "\n").encode())
     pyarrow.csv.write_csv(plain, sink, pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed"))
     return sink.getvalue()
+
+
+def _csv_column(column: pyarrow.ChunkedArray, name: str | None) -> bytes:
+    """One column with nulls: what is null stands in quotes, for readers pass over a line with nothing in it."""
+    import pyarrow
+
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, lineterminator="\n")
+    if name is not None:
+        writer.writerow([name])
+    writer.writerows([value] for value in column.cast(pyarrow.large_string()).to_pylist())
+    return sink.getvalue().encode()
 
 
 def _quoted(name: str) -> str:
