@@ -28,8 +28,9 @@ async def scraped(client: httpx.AsyncClient) -> dict[str, float]:
 
 
 async def test_all_figures_are_there(server: Any) -> None:
+    """Those of Redis and of webhooks are there where these are."""
     figures = await scraped(server.client)
-    assert {name for name in FIGURES if "redis" not in name} <= figures.keys()
+    assert {name for name in FIGURES if not re.search("redis|webhook", name)} <= figures.keys()
     text = (await server.client.get("/api/v1/metrics")).text
     assert f'tiled_stream_build_info{{version="{__version__}"}} 1.0' in text
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))

@@ -22,6 +22,7 @@ from tiled_stream.wire.negotiate import BLUESKY_RUN, FORMATS, JSON_SEQ
 ALL = sorted(KEYS.values(), key=lambda key: key.path)
 #: For what is not plain, a value that this server takes.
 TAKEN: dict[str, Any] = {
+    "webhook_blocked_networks": ["10.0.0.0/8", "fd00::/8"],
     "root_specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
     "providers": [{"provider": "toy", "authenticator": "DictionaryAuthenticator", "args": {"users_to_passwords": {"a": "b"}}}],
     "admins": [{"provider": "toy", "id": "a"}],
@@ -541,7 +542,8 @@ class TestSecrets:
             ("tiled_stream.cache", "hunter2"),
             ("tiled_stream.cache_sentinels", ["hunter2"]),
             ("tiled_stream.api_key", "hunter2!"),
-            ("webhooks.secret_keys", ["hunter2"]),
+            ("webhooks.secret_keys", "hunter2"),
+            ("webhooks.secret_keys", [["hunter2"]]),
             ("uvicorn.ssl_keyfile_password", "hunter2"),
             ("catalog.uri", {"a": "hunter2"}),
             ("catalog.writable_storage", "postgresql://u:hunter2@h/db"),

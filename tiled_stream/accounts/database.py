@@ -1,5 +1,7 @@
 """One database of accounts, SQLite or PostgreSQL: the little SQL that both understand, with `?` for arguments.
 
+Whoever keeps something else in the same simple way (webhooks) gives its own `schema` and what it is `called`.
+
 What must stay true: a transaction is whole or not at all; whoever fails to reach the database is told `Unavailable`, without the
 password that the URI may hold.
 """
@@ -26,7 +28,7 @@ Row = Sequence[Any]
 
 #: Everything of accounts is in this schema of a PostgreSQL database.
 SCHEMA = "tiled_stream_accounts"
-_LOCK = f"SELECT pg_advisory_xact_lock(741631121, hashtext('{SCHEMA}'))"
+_CALLED = "accounts"
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 _CONNECT_SECONDS = 10.0
 _COMMAND_SECONDS = 30.0
@@ -44,10 +46,13 @@ class Connection(Protocol):
 
 
 class Database(Protocol):
-    """Not for use before `open`. `shown` names it without a password."""
+    """Not for use before `open`. `shown` names it without a password; `called` is what it is a database of."""
 
     @property
     def shown(self) -> str: ...
+
+    @property
+    def called(self) -> str: ...
 
     async def open(self, *, init: bool) -> None:
         """With `init` a file that is missing is made."""
@@ -82,7 +87,8 @@ class SqliteDatabase:
     No write-ahead log: setting one up would change a file that turns out to be somebody else's, and little is written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, called: str = _CALLED) -> None:
+        self.called = called
         self.shown = "in memory" if path is None else str(path)
         self._path = path
         self._db: aiosqlite.Connection | None = None
@@ -98,7 +104,7 @@ class SqliteDatabase:
                 await self._db.execute(f"PRAGMA {pragma}")
         except (OSError, sqlite3.Error) as error:
             await self.close()
-            raise Unavailable(f"The database of accounts {self.shown} cannot be opened: {error}") from error
+            raise Unavailable(f"The database of {self.called} {self.shown} cannot be opened: {error}") from error
 
     def is_there(self) -> bool:
         """Is there a file?"""
@@ -116,7 +122,7 @@ class SqliteDatabase:
         """See `Database`."""
         async with self._turn:
             if self._db is None:
-                raise Unavailable("The database of accounts is closed.")
+                raise Unavailable(f"The database of {self.called} is closed.")
             try:
                 try:
                     await self._db.execute("BEGIN IMMEDIATE")
@@ -129,13 +135,15 @@ class SqliteDatabase:
                         await self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise Unavailable(f"The database of accounts {self.shown} cannot be used now: {error}") from error
+                raise Unavailable(f"The database of {self.called} {self.shown} cannot be used now: {error}") from error
 
     async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
         """The transaction alone keeps others out."""
         names = {row[0] for row in await db.rows(_TABLES)}
         if names and table not in names:
-            raise Unavailable(f"{self.shown} is a database of another kind; it is left alone. Choose another file for accounts.")
+            raise Unavailable(
+                f"{self.shown} is a database of another kind; it is left alone. Choose another file for {self.called}."
+            )
         return bool(names)
 
 
@@ -167,10 +175,21 @@ def _checked(path: Path, *, init: bool) -> None:
 class PostgresDatabase:
     """A few connections, made when they are needed."""
 
-    def __init__(self, uri: str, *, pool_size: int = 3) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        pool_size: int = 3,
+        schema: str = SCHEMA,
+        called: str = _CALLED,
+        statement_cache_size: int | None = None,
+    ) -> None:
+        self.called = called
         self.shown = redacted(uri)
+        self._schema = schema
         self._uri = uri
         self._pool_size = pool_size
+        self._options = {} if statement_cache_size is None else {"statement_cache_size": statement_cache_size}
         self._pool: Any = None
 
     async def open(self, *, init: bool) -> None:
@@ -186,10 +205,11 @@ class PostgresDatabase:
                     timeout=_CONNECT_SECONDS,
                     command_timeout=_COMMAND_SECONDS,
                     server_settings={
-                        "search_path": SCHEMA,
-                        "application_name": "tiled_stream accounts",
+                        "search_path": self._schema,
+                        "application_name": f"tiled_stream {self.called}",
                         "idle_in_transaction_session_timeout": "60s",  # a frozen process must not hold the lock
                     },
+                    **self._options,
                 )
             except ValueError:  # its sentence may hold what follows a password that was not escaped
                 raise Unavailable(
@@ -212,17 +232,17 @@ class PostgresDatabase:
     async def transaction(self) -> AsyncIterator[Connection]:
         """See `Database`."""
         if self._pool is None:
-            raise Unavailable("The database of accounts is closed.")
+            raise Unavailable(f"The database of {self.called} is closed.")
         with self._faults():
             async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection, connection.transaction():
                 yield _Postgres(connection)
 
     async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
         """An advisory lock keeps others out."""
-        await db.rows(_LOCK)
-        is_there = bool((await db.rows("SELECT to_regclass(?::text) IS NOT NULL", f"{SCHEMA}.{table}"))[0][0])
+        await db.rows(f"SELECT pg_advisory_xact_lock(741631121, hashtext('{self._schema}'))")
+        is_there = bool((await db.rows("SELECT to_regclass(?::text) IS NOT NULL", f"{self._schema}.{table}"))[0][0])
         if init and not is_there:
-            await db.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            await db.run(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         return is_there
 
     @contextmanager
@@ -234,7 +254,7 @@ class PostgresDatabase:
             yield
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             why = type(error).__name__
-            raise Unavailable(f"The database of accounts {self.shown} cannot be used now: {why}") from error
+            raise Unavailable(f"The database of {self.called} {self.shown} cannot be used now: {why}") from error
 
 
 class _Postgres:

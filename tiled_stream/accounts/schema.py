@@ -19,7 +19,7 @@ __all__ = ["STEPS", "Step", "prepare", "steps", "version_of"]
 
 #: Remembers which steps were applied.
 STEPS = "account_steps"
-_MAKE = f"CREATE TABLE {STEPS} (number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL)"
+_MAKE = "CREATE TABLE {} (number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL)"
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -32,10 +32,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 @cache
-def steps() -> tuple[Step, ...]:
-    """All steps, in order. Their files hold no semicolon but at the ends of statements."""
+def steps(package: str = __package__) -> tuple[Step, ...]:
+    """All steps of a package, in order. Their files hold no semicolon but at the ends of statements."""
     found = []
-    for file in sorted(resources.files(__package__).joinpath("sql").iterdir(), key=lambda f: f.name):
+    for file in sorted(resources.files(package).joinpath("sql").iterdir(), key=lambda f: f.name):
         number, _, name = file.name.removesuffix(".sql").partition("_")
         sql = file.read_text(encoding="utf-8")
         statements = tuple(part for text in sql.split(";\n") if (part := text.strip()))
@@ -43,51 +43,52 @@ def steps() -> tuple[Step, ...]:
     return tuple(found)
 
 
-async def prepare(database: Database, *, init: bool) -> None:
+async def prepare(database: Database, *, init: bool, package: str = __package__, table: str = STEPS) -> None:
     """Check the tables of an open database; with `init` make them and bring them up to date. `Unavailable` with the cure."""
     async with database.transaction() as db:
-        applied = await _applied(database, db, init=init)
+        applied = await _applied(database, db, table, init=init)
         if applied is None and not init:
             raise Unavailable(
                 f"The database of accounts {database.shown} is not initialised. Run `tiled-stream admin initialize-database "
                 f"{database.shown}`, or set database.init_if_not_exists."
             )
-        missing = _missing(applied or {}, database.shown)
+        missing = _missing(applied or {}, database, steps(package))
         if applied and missing and not init:
             raise Unavailable(
                 f"The database of accounts {database.shown} is of an older version. Make a backup, then run "
                 f"`tiled-stream admin upgrade-database {database.shown}`."
             )
         if applied is None:
-            await db.run(_MAKE)
+            await db.run(_MAKE.format(table))
         for step in missing:
             for statement in step.statements:
                 await db.run(statement)
-            await db.run(f"INSERT INTO {STEPS} (number, name, digest) VALUES (?, ?, ?)", step.number, step.name, step.digest)
+            await db.run(f"INSERT INTO {table} (number, name, digest) VALUES (?, ?, ?)", step.number, step.name, step.digest)
 
 
 async def version_of(database: Database) -> int | None:
     """The last step that shaped an open database; None if it is not initialised."""
     async with database.transaction() as db:
-        applied = await _applied(database, db, init=False)
+        applied = await _applied(database, db, STEPS, init=False)
     return None if applied is None else max(applied, default=0)
 
 
-async def _applied(database: Database, db: Connection, *, init: bool) -> dict[int, str] | None:
-    if not await database.hold(db, STEPS, init=init):
+async def _applied(database: Database, db: Connection, table: str, *, init: bool) -> dict[int, str] | None:
+    if not await database.hold(db, table, init=init):
         return None
-    return {int(row[0]): str(row[1]) for row in await db.rows(f"SELECT number, digest FROM {STEPS}")}
+    return {int(row[0]): str(row[1]) for row in await db.rows(f"SELECT number, digest FROM {table}")}
 
 
-def _missing(applied: dict[int, str], shown: str) -> list[Step]:
-    known = {step.number: step.digest for step in steps()}
+def _missing(applied: dict[int, str], database: Database, all_steps: tuple[Step, ...]) -> list[Step]:
+    shown = f"{database.called} {database.shown}"
+    known = {step.number: step.digest for step in all_steps}
     for number, digest in applied.items():
         if number not in known:
             raise Unavailable(
-                f"The database of accounts {shown} was made by a newer version (step {number}); upgrade tiled_stream to use it."
+                f"The database of {shown} was made by a newer version (step {number}); upgrade tiled_stream to use it."
             )
         if known[number] != digest:
             raise Unavailable(
-                f"The database of accounts {shown} was made by a version whose step {number} was another one; it is left alone."
+                f"The database of {shown} was made by a version whose step {number} was another one; it is left alone."
             )
-    return [step for step in steps() if step.number not in applied]
+    return [step for step in all_steps if step.number not in applied]

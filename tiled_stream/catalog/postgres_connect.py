@@ -18,7 +18,7 @@ import asyncpg  # type: ignore[import-untyped]
 from ..domain.errors import Malformed, Unavailable
 from ..domain.uris import redacted
 
-__all__ = ["SCHEMA", "Database"]
+__all__ = ["SCHEMA", "Database", "dsn_of"]
 
 #: Everything of the catalog is in this schema of the database.
 SCHEMA = "tiled_stream_catalog"
@@ -41,7 +41,7 @@ class Database:
 
     def __init__(self, uri: str, *, pool_size: int) -> None:
         self.shown = redacted(uri)
-        self._dsn, self._cache_size = _dsn(uri, self.shown)
+        self._dsn, self._cache_size = dsn_of(uri)
         self._pool_size = pool_size
         self._pool: Any = None
 
@@ -100,8 +100,9 @@ class Database:
             raise Unavailable(f"The catalog {self.shown} cannot be reached now: {_sentence(error)}") from error
 
 
-def _dsn(uri: str, shown: str) -> tuple[str, int | None]:
-    """What asyncpg takes, and its setting that people write into URIs."""
+def dsn_of(uri: str) -> tuple[str, int | None]:
+    """What asyncpg takes, and its setting that people write into URIs: the size of its cache of statements."""
+    shown = redacted(uri)
     parts = urlsplit(uri)
     # A password with one of /?# ends the place too early; what follows must not be taken for something else, nor be shown.
     is_cut = "@" in parts.path + parts.query + parts.fragment

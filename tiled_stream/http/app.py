@@ -27,6 +27,7 @@ from . import (
     stream,
     tables,
     validate,
+    webhooks,
     zarr,
 )
 from .access import Access, guard
@@ -68,6 +69,7 @@ def create_app(
         *stream.ROUTES,
         *metrics.ROUTES,
         *validate.ROUTES,
+        *(webhooks.ROUTES if services.webhooks is not None else ()),
     ]
     application = Litestar(
         route_handlers=[

@@ -13,6 +13,7 @@ from ..ingest.writer import Ack, Writer
 from ..log.port import LogEngine
 from ..query.browse import Browse
 from ..query.read import DataReader
+from ..webhooks.registry import Registry
 from .params import header
 
 __all__ = ["Edge", "EdgeSettings", "Services", "ack_of", "edge_of"]
@@ -33,7 +34,10 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready` raises `Unavailable` with the reason while the server should get no traffic; `stats` gives figures for metrics."""
+    """`ready` raises `Unavailable` with the reason while the server should get no traffic; `stats` gives figures for metrics.
+
+    `webhooks` None: there are none.
+    """
 
     writer: Writer
     browse: Browse
@@ -42,6 +46,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     log: LogEngine
     ready: Callable[[], Awaitable[None]]
     stats: Callable[[], Awaitable[dict[str, float]]]
+    webhooks: Registry | None = None
 
 
 class Edge:

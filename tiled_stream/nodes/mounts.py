@@ -46,6 +46,13 @@ class Mounts:
                 return mount
         return None
 
+    def served(self, node: Path) -> Path | None:
+        """Where the node at these keys of the catalog is served; None: nowhere."""
+        for mount in self._mounts:
+            if node[: len(mount.node)] == mount.node:
+                return mount.path + node[len(mount.node) :]
+        return None
+
     def below(self, path: Path) -> list[str]:
         """Keys of what is right below `path`, if that is above mounts; else none."""
         depth = len(path)

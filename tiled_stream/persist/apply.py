@@ -73,6 +73,7 @@ class Apply:
         parts: PartStore | None,
         tables: Tables | None,
         quarantine: Quarantine,
+        tell: Callable[[Sequence[CatalogBatch]], Awaitable[None]] | None = None,
         max_known: int = 10_000,
     ) -> None:
         self._log = log
@@ -81,6 +82,8 @@ class Apply:
         self._parts = parts
         self._tables = tables
         self._quarantine = quarantine
+        #: Hears of each batch before the watermark moves; if it fails, the batch stays owed.
+        self._tell = tell
         self._known: OrderedDict[NodeId, _Known] = OrderedDict()
         self._max_known = max_known
         #: Records found missing since the start.
@@ -204,6 +207,8 @@ class Apply:
 
     async def _to_catalog(self, work: list[_Work]) -> list[Done]:
         batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records) for w in work]
+        if self._tell is not None:
+            await self._tell(batches)
         answers = await self._all_or_each(self._catalog.apply, batches)
         done = []
         for item, applied in zip(work, [a for answer in answers for a in answer], strict=True):

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 from ..accounts.database import database_at
@@ -50,6 +50,9 @@ from .readers import readers_of
 from .settings import Settings, SettingsError
 from .specs import promises_of
 
+if TYPE_CHECKING:
+    from .hooks import Hooks
+
 __all__ = ["Assembly", "assembled"]
 
 logger = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ class _Stores(TypedDict):
 class Assembly:
     """A running server without its sockets."""
 
-    def __init__(self, settings: Settings, places: Places, engines: Engines) -> None:
+    def __init__(self, settings: Settings, places: Places, engines: Engines, hooks: Hooks | None = None) -> None:
         log, catalog = engines.log, engines.catalog
         stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
         barrier = Barrier(log, timeout=settings.barrier_timeout_seconds)
@@ -81,7 +84,9 @@ class Assembly:
         past = History(log, catalog, arrays=engines.arrays, tables=engines.tables) if settings.history else None
         self.hub = Hub(log, now=time.time, past=past)
         self.quarantine = Quarantine(places.quarantine)
-        self._apply = Apply(log, catalog, **stores, quarantine=self.quarantine)
+        self._hooks = hooks
+        tell = None if hooks is None else hooks.outbox.take
+        self._apply = Apply(log, catalog, **stores, quarantine=self.quarantine, tell=tell)
         self.persister = Persister(
             log,
             self._apply,
@@ -101,15 +106,7 @@ class Assembly:
         readers = readers_of(settings.adapters_by_mimetype)
         self.files = FileData(readable, log=log, now=time.time, limit=limit, is_strict=strict, readers=readers)
         self.services = Services(
-            writer=Writer(
-                log,
-                repository,
-                barrier=barrier,
-                deletion=deletion,
-                promises=self.promises,
-                **stores,
-                now=time.time,
-            ),
+            writer=Writer(log, repository, barrier=barrier, deletion=deletion, promises=self.promises, **stores, now=time.time),
             browse=Browse(
                 repository,
                 catalog,
@@ -123,6 +120,7 @@ class Assembly:
             log=log,
             ready=self.check_ready,
             stats=self.stats,
+            webhooks=None if hooks is None else hooks.registry,
         )
         self.access = _access(settings)
         self.app: Shell = create_app(self.services, _edge_settings(settings), access=self.access)
@@ -133,6 +131,8 @@ class Assembly:
             self._persisting = asyncio.create_task(self.persister.run(), name="persister")
             self._persisting.add_done_callback(_heard)
         await mount(self._settings, self._repository, self.services.writer)
+        if self._hooks is not None:
+            self._hooks.start(lambda: self._repository.mounts)
         self._heart.start()
         # Loaded before the server says that it is ready, or the first write of a table would wait for it.
         await asyncio.to_thread(_warm)
@@ -190,6 +190,7 @@ class Assembly:
         }
         try:
             lag, of_log = await self._log.lag(), await self._log.figures()
+            of_log |= {} if self._hooks is None else await self._hooks.figures()
         except Unavailable:  # the figures of this process can be told all the same
             return of_process
         return (
@@ -220,8 +221,13 @@ async def assembled(
                 stack.push_async_callback(engine.close)
                 await engine.open()
         root = (await engines.catalog.node(ROOT)).node
-        await engines.log.bind(f"{root.time_created!r}")
-        assembly = Assembly(settings, places, engines)
+        identity = f"{root.time_created!r}"
+        await engines.log.bind(identity)
+        hooks = _hooks(settings, places, engines, identity)
+        if hooks is not None:
+            stack.push_async_callback(hooks.close)
+            await hooks.open()
+        assembly = Assembly(settings, places, engines, hooks)
         stack.callback(assembly.promises.close)
         if isinstance(assembly.access, UserAccess):
             stack.push_async_callback(assembly.access.accounts.close)
@@ -234,6 +240,20 @@ async def assembled(
         await assembly.start()
         stack.push_async_callback(assembly.drain)
         yield assembly
+
+
+def _hooks(settings: Settings, places: Places, engines: Engines, identity: str) -> Hooks | None:
+    """None: there are no webhooks."""
+    if not settings.webhook_secret_keys:
+        rules = (settings.webhook_blocked_networks, settings.webhook_allow_delivery_hosts)
+        if any((*rules, settings.webhook_allow_http, settings.webhook_allow_private_addresses)):
+            logger.warning(
+                "There are rules for webhooks, but no webhooks: these need webhooks.secret_keys (openssl rand -hex 32)."
+            )
+        return None
+    from .hooks import Hooks  # cryptography and httpcore, which nobody else needs
+
+    return Hooks(settings, places, engines.catalog, identity=identity)
 
 
 def _access(settings: Settings) -> Access | None:

@@ -250,7 +250,11 @@ _EDGE = (
     _used("response_bytesize_limit", "response_bytesize_limit"),
     _used("exact_count_limit", "exact_count_limit"),
     _used("metrics.prometheus", "metrics"),
-    _refused("webhooks", Any, "webhooks are not in this version; subscribe to the stream of a container instead."),
+    _used("webhooks.secret_keys", "webhook_secret_keys"),
+    _used("webhooks.blocked_networks", "webhook_blocked_networks"),
+    _used("webhooks.allow_delivery_hosts", "webhook_allow_delivery_hosts"),
+    _used("webhooks.allow_http", "webhook_allow_http"),
+    _used("webhooks.allow_private_addresses", "webhook_allow_private_addresses"),
 )
 _STREAMING = (
     _used("streaming_cache.uri", "cache"),

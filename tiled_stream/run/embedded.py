@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import tempfile
@@ -33,8 +34,10 @@ class SimpleTiledServer:
 
     `directory` keeps everything and can be opened again later; None: a temporary one that goes with `close`.
     `api_key`: letters and digits, random if None. `port` 0: any free one. `readable_storage`: directories, or one, whose files
-    may be registered. Raises `SettingsError` (a key or port that cannot be) or `Unavailable` (the directory is in use, or of a
-    newer version). Use it as a context manager, or call `close`.
+    may be registered. `enable_webhooks`: messages of what happens may be sent anywhere, to this machine and over plain HTTP too;
+    the key that encrypts their secrets, kept in the directory, is then `webhook_secret_key`. Raises `SettingsError` (a key or
+    port that cannot be) or `Unavailable` (the directory is in use, or of a newer version). Use it as a context manager, or call
+    `close`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SimpleTiledServer:
         api_key: str | None = None,
         port: int = 0,
         readable_storage: Sequence[str | Path] | str | Path | None = None,
+        enable_webhooks: bool = False,
     ) -> None:
         self.api_key = api_key or secrets.token_hex(8)
         readable = (readable_storage,) if isinstance(readable_storage, str | Path) else readable_storage or ()
@@ -53,7 +57,11 @@ class SimpleTiledServer:
             else:
                 log = "local"
             self.directory = Path(directory).absolute()
-            settings = _settings(self.directory, log, api_key=self.api_key, port=port, readable=readable)
+            #: None without webhooks.
+            self.webhook_secret_key = _webhook_key(self.directory) if enable_webhooks else None
+            settings = _settings(
+                self.directory, log, api_key=self.api_key, port=port, readable=readable, webhook_key=self.webhook_secret_key
+            )
             listening = listening_socket(_HOST, port, send_timeout_seconds=settings.send_timeout_seconds)
             stack.enter_context(listening)
             self.port: int = listening.getsockname()[1]
@@ -148,7 +156,19 @@ class _Running:
         await serve(self._settings, self._listening, stopping, ready)
 
 
-def _settings(directory: Path, log: str, *, api_key: str, port: int, readable: Sequence[str | Path]) -> Settings:
+def _webhook_key(directory: Path) -> str:
+    """The one that is there, or a new one: what was registered must be of use when the directory is opened again."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "webhook.key"
+    if not path.exists():
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text(encoding="ascii").strip()
+
+
+def _settings(
+    directory: Path, log: str, *, api_key: str, port: int, readable: Sequence[str | Path], webhook_key: str | None
+) -> Settings:
     return Settings(
         catalog=str(directory / "catalog.db"),
         init=True,
@@ -157,6 +177,9 @@ def _settings(directory: Path, log: str, *, api_key: str, port: int, readable: S
         api_key=api_key,
         cache=log,
         port=port,
+        webhook_secret_keys=(webhook_key,) if webhook_key else (),
+        webhook_allow_http=webhook_key is not None,
+        webhook_allow_private_addresses=webhook_key is not None,
     )
 
 

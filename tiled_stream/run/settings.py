@@ -17,6 +17,7 @@ import msgspec
 from ..domain.nodes import Spec
 from ..domain.uris import redacted
 from ..nodes.mounts import Mount, Mounts
+from ..webhooks.egress import host_rules, network_rules
 
 __all__ = ["ALIASES", "ENVIRONMENT", "POSTGRES", "Settings", "SettingsError", "Tree", "from_env", "mounts_of"]
 
@@ -42,6 +43,11 @@ ALIASES = {
     "TILED_EXPOSE_RAW_ASSETS": "expose_raw_assets",
     "TILED_REJECT_UNDECLARED_SPECS": "reject_undeclared_specs",
     "TILED_EXACT_COUNT_LIMIT": "exact_count_limit",
+    "TILED_WEBHOOKS_SECRET_KEYS": "webhook_secret_keys",
+    "TILED_WEBHOOKS_BLOCKED_NETWORKS": "webhook_blocked_networks",
+    "TILED_WEBHOOKS_ALLOW_DELIVERY_HOSTS": "webhook_allow_delivery_hosts",
+    "TILED_WEBHOOKS_ALLOW_HTTP": "webhook_allow_http",
+    "TILED_WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": "webhook_allow_private_addresses",
 }
 #: Times and sizes for which zero has a meaning, and those for which it would mean that nothing works.
 _AT_LEAST_ZERO = ("cache_data_ttl", "cache_node_bytes", "cache_total_bytes", "persist_linger_seconds", "drain_timeout_seconds")
@@ -108,6 +114,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_seconds: how long a login lasts
     accounts: database of the accounts: ``sqlite:///PATH`` or ``postgresql://``; empty: in memory
     accounts_init: make the tables of the accounts if they are missing
+    webhook_secret_keys: encrypt secrets of webhooks; the first one encrypts, all of them decrypt; empty: no webhooks
+    webhook_blocked_networks: networks to which no webhook is delivered, besides those that are private
+    webhook_allow_delivery_hosts: names of hosts to which webhooks are delivered whatever their addresses are
+    webhook_allow_http: deliver webhooks to http:// URLs, too
+    webhook_allow_private_addresses: deliver webhooks to private, loopback and link-local addresses, too
     host: address to listen on
     port: port to listen on; 0: any free one
     cache: where the log lives: "auto" (memory with `temp`, else a file beside the catalog), "memory", "local", or a
@@ -167,6 +178,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_seconds: float = 365 * 24 * 3600.0
     accounts: str = ""
     accounts_init: bool = False
+    webhook_secret_keys: tuple[str, ...] = ()
+    webhook_blocked_networks: tuple[str, ...] = ()
+    webhook_allow_delivery_hosts: tuple[str, ...] = ()
+    webhook_allow_http: bool = False
+    webhook_allow_private_addresses: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     cache: str = "auto"
@@ -212,6 +228,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("'exact_count_limit' is a number of nodes, or -1 for counts that are always exact.")
         mounts_of(self.mounts)
         self._check_cache()
+        self._check_webhooks()
         if self.providers and self.api_key:
             raise SettingsError("With 'providers' there are accounts, each with keys of its own: take 'api_key' out.")
         if self.scalable:
@@ -221,7 +238,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Without the secrets."""
         shown: dict[str, Any] = {f: getattr(self, f) for f in self.__struct_fields__}
         shown |= {"api_key": "***", "cache_password": "***", "cache": redacted(self.cache)}
-        shown |= {"providers": "***", "secret_keys": "***", "accounts": redacted(self.accounts)}
+        shown |= {"providers": "***", "secret_keys": "***", "webhook_secret_keys": "***", "accounts": redacted(self.accounts)}
         shown |= {"catalog": self.catalog and redacted(self.catalog), "write": tuple(map(redacted, self.write))}
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
@@ -265,6 +282,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             host, _, port = sentinel.rpartition(":")
             if not host or not port.isdigit():
                 raise SettingsError(f"'cache_sentinels' are written as host:port, not {sentinel!r}.")
+
+    def _check_webhooks(self) -> None:
+        wrong = network_rules(self.webhook_blocked_networks)
+        if wrong:
+            raise SettingsError(f"'webhook_blocked_networks': {wrong[0]}.")
+        wrong = host_rules(self.webhook_allow_delivery_hosts)
+        if wrong:
+            raise SettingsError(f"'webhook_allow_delivery_hosts': {wrong[0]}.")
+        if any(not key for key in self.webhook_secret_keys):
+            raise SettingsError("'webhook_secret_keys' must not be empty; make one with: openssl rand -hex 32")
 
     def _check_scalable(self) -> None:
         """Each refusal with its reason and its cure."""

@@ -1,0 +1,93 @@
+"""From an event in the outbox to deliveries: where it happened, whom it concerns, and what they are told.
+
+A webhook is told of its node and of everything below it, from its registration on. What must stay true: an event whose place in
+the tree is not known yet waits; it is not dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from ..domain.errors import Gone, NotFound
+from ..nodes.mounts import Mounts
+from .kinship import Kinship, Way
+from .model import DELETED, Happened, Webhook
+from .store import Store
+
+__all__ = ["Expansion", "message", "wanted_by"]
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 100
+#: Seconds after which an event whose node is nowhere is given up: its record was lost with the log.
+_LOST = 600.0
+
+
+class Expansion:
+    """`mounts` tells what is served where, as of now."""
+
+    def __init__(self, store: Store, kinship: Kinship, *, mounts: Callable[[], Mounts], now: Callable[[], float]) -> None:
+        self._store = store
+        self._kinship = kinship
+        self._mounts = mounts
+        self._now = now
+
+    async def round(self) -> bool:
+        """Take the oldest events, in order; one that must wait is passed by. True if there may be more right now."""
+        events = await self._store.outbox(limit=_BATCH)
+        if not events:
+            return False
+        webhooks = await self._store.webhooks()
+        done = 0
+        for event in events:
+            if event.kind == DELETED:
+                assert event.child is not None
+                await self._store.drop_node(event.id, event.child)
+                webhooks = [webhook for webhook in webhooks if event.child not in webhook.chain]
+                done += 1
+            else:
+                done += await self._expand(event, webhooks)
+        return bool(done) and len(events) == _BATCH
+
+    async def _expand(self, event: Happened, webhooks: Sequence[Webhook]) -> bool:
+        """False: it must wait."""
+        try:
+            way = await self._kinship.way(event.log)
+        except Gone:
+            way = ()  # deleted before anybody could be told where it was
+        except NotFound:
+            if self._now() - event.time < _LOST:
+                return False
+            logger.error("Event %s (%s) is not told: its node %s is nowhere in the catalog", event.id, event.kind, event.log)
+            way = ()
+        if event.child is not None and way:
+            way = (*way, (event.child, event.key))
+        path = self._mounts().served(tuple(key for _, key in way[1:])) if way else None
+        concerned = [webhook.id for webhook in webhooks if wanted_by(webhook, event, way)] if path is not None else []
+        payload = message(event, path or ())
+        await self._store.expand(event.id, payload, concerned, now=self._now())
+        return True
+
+
+def wanted_by(webhook: Webhook, event: Happened, way: Way) -> bool:
+    """Does it concern this webhook?"""
+    if webhook.events is not None and event.kind not in webhook.events:
+        return False
+    return webhook.created <= event.time and any(node == webhook.node for node, _ in way)
+
+
+def message(event: Happened, path: Sequence[str]) -> str:
+    """The JSON that is sent. `path` is where the node is served."""
+    said: dict[str, Any] = {
+        "type": event.kind,
+        "timestamp": datetime.fromtimestamp(event.time, UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z",
+        "key": path[-1] if path else "",
+        "path": list(path),
+        **orjson.loads(event.about),
+    }
+    return orjson.dumps(said).decode()
