@@ -41,6 +41,7 @@ def create_until_it_dies(api: WebhookApi, done: list[str], doubtful: set[str]) -
             api.create(key)
             doubtful.discard(key)
             done.append(key)
+            time.sleep(0.002)
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 api.register(receiver.url, secret="s3cret", events=["container-child-created"])
             writer = threading.Thread(target=create_until_it_dies, args=(api, acknowledged, doubtful))
             writer.start()
-            time.sleep(random.uniform(0.3, 1.5))
+            time.sleep(random.uniform(0.3, 1.0))
             server.stop(signal.SIGKILL)
             writer.join()
             api.http.close()

@@ -158,6 +158,7 @@ async def test_what_is_kept_has_bounds(store: Store, monkeypatch: pytest.MonkeyP
     # Events that nobody's history holds are gone: kept again, they are new.
     await store.keep([happened(0), happened(7)])
     assert [event.id for event in await store.outbox(limit=10)] == ["event0"]
+    assert await store.waiting() == (3, 0.0)  # it waits, too
 
 
 async def test_what_is_settled_stays_so(store: Store) -> None:

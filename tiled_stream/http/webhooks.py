@@ -38,8 +38,8 @@ class _Wanted(msgspec.Struct):
 async def post_webhook(request: Connection) -> ASGIResponse:
     """Tell a URL of what happens at the node at `path` and below it."""
     try:
-        wanted = msgspec.json.decode(await request.body(), type=_Wanted)
-    except msgspec.DecodeError as error:  # also where it is JSON of another form
+        wanted = msgspec.convert(orjson.loads(await request.body()), _Wanted)
+    except (orjson.JSONDecodeError, msgspec.ValidationError) as error:
         raise Malformed(f"The body must be a JSON object with 'url', and perhaps 'secret' and 'events': {error}.") from None
     chain = await _chain(request)
     return _json(_told(await _registry(request).register(chain, wanted.url, secret=wanted.secret, events=wanted.events)))

@@ -136,7 +136,8 @@ class Dispatcher:
             task.add_done_callback(self._ended)
         if self._now() - self._trimmed >= _TRIM:
             self._trimmed = self._now()
-            self.stats.given_up += await self._store.trim()
+            given_up = await self._store.trim()
+            self.stats.given_up += given_up  # apart from the await, during which a turn may count, too
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._turns.discard(task)

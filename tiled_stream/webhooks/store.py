@@ -225,12 +225,13 @@ class Store:
         return given_up
 
     async def waiting(self) -> tuple[int, float | None]:
-        """How many deliveries are pending, and when the oldest of what they tell happened."""
+        """How many deliveries are pending, and when the oldest event happened that they tell or that is in the outbox."""
         async with self._database.transaction() as db:
-            rows = await db.rows(
+            ((count, oldest),) = await db.rows(
                 "SELECT COUNT(*), MIN(e.time) FROM deliveries d JOIN events e ON e.id = d.event WHERE d.outcome = 'pending'"
             )
-        return int(rows[0][0]), rows[0][1]
+            ((unexpanded,),) = await db.rows("SELECT MIN(time) FROM events WHERE payload IS NULL")
+        return int(count), min((time for time in (oldest, unexpanded) if time is not None), default=None)
 
 
 async def _numbers(db: Connection, name: str, count: int) -> int:
