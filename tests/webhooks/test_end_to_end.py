@@ -252,6 +252,15 @@ def test_an_endless_answer_is_not_read(api: WebhookApi, receiver: Receiver) -> N
     assert time.monotonic() - begin < 5
 
 
+def test_a_program_that_ends_has_told_of_its_last_write(receiver: Receiver) -> None:
+    with SimpleTiledServer(enable_webhooks=True) as server:
+        for api in apis(server):
+            api.register(receiver.url)
+            for n in range(30):
+                api.create(f"n{n}")
+    assert receiver.paths() == [f"n{n}" for n in range(30)]
+
+
 def test_registrations_survive_a_restart(tmp_path: Path, receiver: Receiver) -> None:
     with SimpleTiledServer(tmp_path, enable_webhooks=True) as server:
         key = server.webhook_secret_key

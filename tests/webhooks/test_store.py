@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from tiled_stream.accounts.database import SqliteDatabase
 from tiled_stream.domain.errors import NotFound, Unavailable, Unsatisfiable
 from tiled_stream.webhooks import store as store_module
-from tiled_stream.webhooks.model import CREATED, Delivery, Happened, Webhook, event_id
+from tiled_stream.webhooks.model import CREATED, Delivery, Expanded, Happened, Webhook, event_id
 from tiled_stream.webhooks.store import Store, store_at
 
 URL = "https://example.com/"
@@ -47,7 +48,7 @@ async def register(store: Store, node: str = "root", now: float = 0.0, **fields:
 async def pending(store: Store, webhook: Webhook, count: int) -> None:
     for n in range(count):
         await store.keep([happened(n)])
-        await store.expand(f"event{n}", f"payload{n}", [webhook.id], now=float(n))
+        await store.expand([Expanded(f"event{n}", f"payload{n}", (webhook.id,))], now=float(n))
 
 
 async def test_registrations_are_given_back_as_they_were_made(store: Store) -> None:
@@ -85,7 +86,7 @@ async def test_nothing_is_kept_while_nobody_wants_it(store: Store) -> None:
 async def test_an_event_becomes_deliveries_once(store: Store) -> None:
     one, two = await register(store), await register(store)
     await store.keep([happened(1)])
-    await asyncio.gather(*(store.expand("event1", "{}", [one.id, two.id, 99], now=5.0) for _ in range(3)))
+    await asyncio.gather(*(store.expand([Expanded("event1", "{}", (one.id, two.id, 99))], now=5.0) for _ in range(3)))
     assert await store.outbox(limit=10) == []
     for webhook in (one, two):
         (delivery,) = await store.history(webhook.id, limit=10)
@@ -93,7 +94,7 @@ async def test_an_event_becomes_deliveries_once(store: Store) -> None:
     await store.keep([happened(1)])
     assert await store.outbox(limit=10) == []  # known from before
     await store.keep([happened(2)])
-    await store.expand("event2", "{}", [], now=5.0)
+    await store.expand([Expanded("event2", "{}", ())], now=5.0)
     assert await store.outbox(limit=10) == []
 
 
@@ -147,7 +148,7 @@ async def test_what_is_kept_has_bounds(store: Store, monkeypatch: pytest.MonkeyP
     webhook = await register(store)
     await pending(store, webhook, 8)
     for delivery in (await store.history(webhook.id, limit=100))[-3:]:
-        await store.settle(Delivery(**{**_fields(delivery), "outcome": "success", "attempts": 1, "delivered": 1.0}))
+        await settle(store, delivery, outcome="success", attempts=1, delivered=1.0)
     assert await store.trim() == 2
     assert [(d.event, d.outcome) for d in await store.history(webhook.id, limit=100)] == [
         *(("event7", "pending"), ("event6", "pending"), ("event5", "pending")),
@@ -165,9 +166,8 @@ async def test_what_is_settled_stays_so(store: Store) -> None:
     webhook = await register(store)
     await pending(store, webhook, 1)
     (delivery,) = await store.history(webhook.id, limit=1)
-    done = Delivery(**{**_fields(delivery), "outcome": "success", "attempts": 2, "status_code": 204, "delivered": 7.0})
-    await store.settle(done)
-    await store.settle(Delivery(**{**_fields(delivery), "outcome": "failed", "attempts": 3, "error": "late"}))
+    done = await settle(store, delivery, outcome="success", attempts=2, status_code=204, delivered=7.0)
+    await settle(store, delivery, outcome="failed", attempts=3, error="late")
     assert await store.history(webhook.id, limit=1) == [done]
 
 
@@ -177,7 +177,7 @@ async def test_it_is_there_after_a_restart_and_a_dead_worker_is_forgotten(tmp_pa
         await store.open()
         webhook = (await store.webhooks() or [await register(store)])[0]
         await store.keep([happened(1)])
-        await store.expand("event1", "{}", [webhook.id], now=0.0)
+        await store.expand([Expanded("event1", "{}", (webhook.id,))], now=0.0)
         assert await store.claim("w", now=0.0, seconds=1e9) == webhook
         await store.close()
         await store.close()
@@ -203,8 +203,10 @@ def test_ids_of_events_differ_by_place_and_deployment() -> None:
     assert event_id("one", "root", 1) == "f7675aa8-04dc-59ff-a290-fd0565611d04"
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__struct_fields__}
+async def settle(store: Store, delivery: Delivery, **fields: Any) -> Delivery:
+    settled = msgspec.structs.replace(delivery, **fields)
+    await store.settle(settled, "w", now=0.0, seconds=30)
+    return settled
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -271,13 +273,15 @@ class DeliveryMachine(RuleBasedStateMachine):
     @rule()
     def expand(self) -> None:
         """All are concerned that were there when it was kept."""
+        expanded = []
         for event in self.run(self.store.outbox(limit=100)):
             ids = sorted(self.wanted) if event.id in self.in_outbox else []
-            self.run(self.store.expand(event.id, event.id, ids, now=self.clock))
+            expanded.append(Expanded(event.id, event.id, tuple(ids)))
             if event.id in self.in_outbox:
                 self.in_outbox.remove(event.id)
                 for id in ids:
                     self.wanted[id].append(event.id)
+        self.run(self.store.expand(expanded, now=self.clock))
 
     @rule(target=claims)
     def claim(self) -> Any:
@@ -296,14 +300,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         worker, webhook = claim
         if end == "dies at once":
             return
-        while delivery := self.run(self.store.next_for(webhook.id, worker, now=self.clock, seconds=30)):
+        delivery = self.run(self.store.next_for(webhook.id, worker, now=self.clock, seconds=30))
+        while delivery:
             assert delivery.outcome == "pending"
             self.leases[webhook.id] = (worker, self.clock + 30)
             self.taken[webhook.id].append(delivery.event)
             if end == "dies before it notes":
                 return
-            done = Delivery(**{**_fields(delivery), "outcome": "success", "attempts": 1, "delivered": self.clock})
-            self.run(self.store.settle(done))
+            done = msgspec.structs.replace(delivery, outcome="success", attempts=1, delivered=self.clock)
+            delivery = self.run(self.store.settle(done, worker, now=self.clock, seconds=30))
         self.run(self.store.release(webhook.id, worker, due=0.0, is_well=True))
         if self.leases.get(webhook.id, ("", 0.0))[0] == worker:
             del self.leases[webhook.id]

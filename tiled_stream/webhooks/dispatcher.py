@@ -13,6 +13,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -94,8 +95,9 @@ class Dispatcher:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK):
                         await self._hint.wait()
-            if self._turns:
-                await asyncio.wait(self._turns, timeout=_FAREWELL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._finish()
         finally:
             for task in self._turns:
                 task.cancel()
@@ -103,8 +105,18 @@ class Dispatcher:
                 await asyncio.wait(self._turns)
             await self._sender.close()
 
+    async def _finish(self) -> None:
+        """What can be delivered at once: a program that ends after its last write has told of it, if its receivers listen."""
+        is_first = True
+        while is_first or self._turns or self._hint.is_set():
+            is_first = False
+            self._hint.clear()
+            await self._round_safely()
+            if self._turns:
+                await asyncio.wait(self._turns)
+
     def stop(self) -> None:
-        """Ask `run` to end, after the messages that are under way."""
+        """Ask `run` to end, after what can be delivered within a few seconds."""
         self._is_stopping = True
         self._hint.set()
 
@@ -125,7 +137,7 @@ class Dispatcher:
     async def _round(self) -> None:
         if await self._expansion.round():
             self._hint.set()  # the rest in the next round, after those who wait already
-        while len(self._turns) < _AT_ONCE and not self._is_stopping:
+        while len(self._turns) < _AT_ONCE:
             # A name for each turn: one that stalled and lost its claim must not take the next one's for its own.
             worker = f"{self._worker}-{next(self._count)}"
             webhook = await self._store.claim(worker, now=self._now(), seconds=_CLAIM)
@@ -153,16 +165,21 @@ class Dispatcher:
 
     async def _turn(self, webhook: Webhook, worker: str) -> None:
         """Send what waits for it, up to a bound or the first failure, and give the claim back."""
+        delivery = await self._store.next_for(webhook.id, worker, now=self._now(), seconds=_CLAIM)
         for _ in range(_TURN):
-            if self._is_stopping:
-                break
-            delivery = await self._store.next_for(webhook.id, worker, now=self._now(), seconds=_CLAIM)
             if delivery is None:
                 break
             answer = await self._send(webhook, delivery)
-            if not await self._note(webhook, delivery, answer, worker):
+            if not answer.is_taken:
+                await self._failed(webhook, delivery, answer, worker)
                 return
-        await self._store.release(webhook.id, worker, due=0.0, is_well=False)
+            self.stats.delivered += 1
+            now, attempts = self._now(), delivery.attempts + 1
+            taken = _tried(delivery, answer, outcome="success", delivered=now)
+            delivery = await self._store.settle(taken, worker, now=now, seconds=_CLAIM)
+            if attempts > 1:
+                break  # it is well again, which the release says
+        await self._store.release(webhook.id, worker, due=0.0, is_well=True)
 
     async def _send(self, webhook: Webhook, delivery: Delivery) -> Answer:
         body = delivery.payload.encode()
@@ -174,33 +191,29 @@ class Dispatcher:
                 return Answer(None, str(error))
         return await self._sender.post(webhook.url, body, headers)
 
-    async def _note(self, webhook: Webhook, delivery: Delivery, answer: Answer, worker: str) -> bool:
-        """Write down what became of it; False if the receiver is to be left alone for a while (the claim is given back then)."""
-        now, attempts = self._now(), delivery.attempts + 1
-        tried = msgspec.structs.replace(delivery, attempts=attempts, status_code=answer.status, error=answer.error)
-        if answer.is_taken:
-            self.stats.delivered += 1
-            await self._store.settle(msgspec.structs.replace(tried, outcome="success", delivered=now))
-            if delivery.attempts:
-                await self._store.release(webhook.id, worker, due=0.0, is_well=True)
-                return False
-            return True
+    async def _failed(self, webhook: Webhook, delivery: Delivery, answer: Answer, worker: str) -> None:
+        """Write it down, and leave the receiver alone for a while."""
+        now = self._now()
+        tried = _tried(delivery, answer)
+        is_over = is_given_up(tried, answer, now=now)
         self.stats.failures += 1
-        if is_given_up(tried, answer, now=now):
+        if is_over:
             self.stats.given_up += 1
-            logger.warning("Webhook %d: event %s is given up after %d attempts", webhook.id, delivery.event, attempts)
             tried = msgspec.structs.replace(tried, outcome="failed")
-        await self._store.settle(tried)
-        failures = await self._store.failed(webhook.id, worker)
-        is_over = tried.outcome == "failed"
-        pause = pause_after(1 if is_over else failures, self._retry)
-        await self._store.release(webhook.id, worker, due=now + pause, is_well=is_over)
-        return False
+            logger.warning("Webhook %d: event %s is given up after %d attempts", webhook.id, delivery.event, tried.attempts)
+        await self._store.settle(tried, worker, now=now, seconds=_CLAIM)
+        failures = 1 if is_over else await self._store.failed(webhook.id, worker)
+        await self._store.release(webhook.id, worker, due=now + pause_after(failures, self._retry), is_well=is_over)
 
     def _complain(self, error: Unavailable) -> None:
         if not self._is_failing:
             self._is_failing = True
             logger.warning("Webhooks are held up: %s", error)
+
+
+def _tried(delivery: Delivery, answer: Answer, **more: Any) -> Delivery:
+    tried = {"attempts": delivery.attempts + 1, "status_code": answer.status, "error": answer.error}
+    return msgspec.structs.replace(delivery, **tried, **more)
 
 
 def is_given_up(delivery: Delivery, answer: Answer, *, now: float) -> bool:

@@ -16,7 +16,7 @@ import orjson
 from ..domain.errors import Gone, NotFound
 from ..nodes.mounts import Mounts
 from .kinship import Kinship, Way
-from .model import DELETED, Happened, Webhook
+from .model import DELETED, Expanded, Happened, Webhook
 from .store import Store
 
 __all__ = ["Expansion", "message", "wanted_by"]
@@ -43,35 +43,40 @@ class Expansion:
         if not events:
             return False
         webhooks = await self._store.webhooks()
+        expanded: list[Expanded] = []
         done = 0
         for event in events:
             if event.kind == DELETED:
                 assert event.child is not None
+                await self._store.expand(expanded, now=self._now())
+                expanded = []
                 await self._store.drop_node(event.id, event.child)
                 webhooks = [webhook for webhook in webhooks if event.child not in webhook.chain]
                 done += 1
-            else:
-                done += await self._expand(event, webhooks)
+            elif (each := await self._expanded(event, webhooks)) is not None:
+                expanded.append(each)
+                done += 1
+        await self._store.expand(expanded, now=self._now())
         return bool(done) and len(events) == _BATCH
 
-    async def _expand(self, event: Happened, webhooks: Sequence[Webhook]) -> bool:
-        """False: it must wait."""
+    async def _expanded(self, event: Happened, webhooks: Sequence[Webhook]) -> Expanded | None:
+        """None: it must wait."""
         try:
             way = await self._kinship.way(event.log)
         except Gone:
             way = ()  # deleted before anybody could be told where it was
         except NotFound:
             if self._now() - event.time < _LOST:
-                return False
+                return None
             logger.error("Event %s (%s) is not told: its node %s is nowhere in the catalog", event.id, event.kind, event.log)
             way = ()
         if event.child is not None and way:
             way = (*way, (event.child, event.key))
         path = self._mounts().served(tuple(key for _, key in way[1:])) if way else None
-        concerned = [webhook.id for webhook in webhooks if wanted_by(webhook, event, way)] if path is not None else []
-        payload = message(event, path or ())
-        await self._store.expand(event.id, payload, concerned, now=self._now())
-        return True
+        if path is None:
+            return Expanded(event.id, "", ())
+        concerned = tuple(webhook.id for webhook in webhooks if wanted_by(webhook, event, way))
+        return Expanded(event.id, message(event, path), concerned)
 
 
 def wanted_by(webhook: Webhook, event: Happened, way: Way) -> bool:

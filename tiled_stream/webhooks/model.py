@@ -12,7 +12,19 @@ import msgspec
 
 from ..domain.nodes import NodeId
 
-__all__ = ["CLOSED", "CREATED", "DELETED", "KINDS", "UPDATED", "Delivery", "Happened", "Outcome", "Webhook", "event_id"]
+__all__ = [
+    "CLOSED",
+    "CREATED",
+    "DELETED",
+    "KINDS",
+    "UPDATED",
+    "Delivery",
+    "Expanded",
+    "Happened",
+    "Outcome",
+    "Webhook",
+    "event_id",
+]
 
 CREATED = "container-child-created"
 UPDATED = "container-child-metadata-updated"
@@ -57,6 +69,14 @@ class Happened(msgspec.Struct, frozen=True):
     child: NodeId | None = None
     key: str = ""
     about: str = "{}"
+
+
+class Expanded(msgspec.Struct, frozen=True):
+    """What an event in the outbox becomes: this JSON, sent to these webhooks. `webhooks` empty: it concerns nobody."""
+
+    event: str
+    payload: str
+    webhooks: tuple[int, ...]
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from ..accounts.database import Connection, Database, PostgresDatabase, SqliteDa
 from ..accounts.schema import prepare
 from ..domain.errors import NotFound, Unsatisfiable
 from ..domain.nodes import NodeId
-from .model import Delivery, Happened, Webhook
+from .model import Delivery, Expanded, Happened, Webhook
 
 __all__ = ["MAX_PENDING", "MAX_WEBHOOKS", "SCHEMA", "Store", "store_at"]
 
@@ -28,6 +28,8 @@ MAX_WEBHOOKS = 1000
 #: Deliveries that may wait for one webhook, and finished ones that are remembered of it.
 MAX_PENDING = 10_000
 MAX_FINISHED = 1000
+#: Rows of one INSERT.
+_ROWS = 100
 _WEBHOOK = "id, node, chain, url, secret, events, created"
 _DELIVERY = (
     "d.id, d.webhook, d.event, e.kind, e.payload, d.created, d.outcome, d.attempts, d.status_code, d.error, d.delivered "
@@ -116,11 +118,14 @@ class Store:
             if not await db.rows("SELECT 1 FROM webhooks LIMIT 1"):
                 return False
             number = await _numbers(db, "events", len(events))
-            for n, event in enumerate(events):
+            rows = [(e.id, number + n, e.log, e.kind, e.time, e.child, e.key, e.about) for n, e in enumerate(events)]
+            for begin in range(0, len(rows), _ROWS):
+                some = rows[begin : begin + _ROWS]
+                values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(some))
                 await db.run(
-                    "INSERT INTO events (id, number, log, kind, time, child, key, about) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                    f"INSERT INTO events (id, number, log, kind, time, child, key, about) VALUES {values} "
                     "ON CONFLICT (id) DO NOTHING",
-                    *(event.id, number + n, event.log, event.kind, event.time, event.child, event.key, event.about),
+                    *(value for row in some for value in row),
                 )
         return True
 
@@ -132,23 +137,14 @@ class Store:
             )
         return [Happened(*row) for row in rows]
 
-    async def expand(self, event: str, payload: str, webhooks: Sequence[int], *, now: float) -> None:
-        """The event leaves the outbox and becomes a delivery for each of `webhooks`, as far as they are there still."""
+    async def expand(self, expanded: Sequence[Expanded], *, now: float) -> None:
+        """Events leave the outbox and become deliveries, as far as their webhooks are there still. All of them, or none."""
         async with self._database.transaction() as db:
-            if not webhooks:
-                # What was told to somebody before stays for the history.
-                await db.run("DELETE FROM events WHERE id = ? AND payload IS NULL", event)
-                return
-            if not await db.run("UPDATE events SET payload = ?, about = '' WHERE id = ? AND payload IS NULL", payload, event):
-                return  # another process did it
-            number = await _numbers(db, "deliveries", len(webhooks))
-            for n, webhook in enumerate(webhooks):
-                await db.run(
-                    "INSERT INTO deliveries (id, webhook, event, created, outcome) "
-                    "SELECT CAST(? AS BIGINT), id, CAST(? AS TEXT), CAST(? AS DOUBLE PRECISION), 'pending' "
-                    "FROM webhooks WHERE id = ? ON CONFLICT (webhook, event) DO NOTHING",
-                    *(number + n, event, now, webhook),
-                )
+            # Numbers first: another process that expands the same waits here, and nobody waits for it.
+            number = await _numbers(db, "deliveries", sum(len(each.webhooks) for each in expanded))
+            for each in expanded:
+                await _expand(db, each, number, now)
+                number += len(each.webhooks)
 
     async def drop_node(self, event: str, node: NodeId) -> None:
         """`event` said that `node` is gone: what is registered on it and below it goes with it."""
@@ -174,21 +170,17 @@ class Store:
     async def next_for(self, webhook: int, worker: str, *, now: float, seconds: float) -> Delivery | None:
         """The next delivery, and the claim goes on for `seconds`; None if there is none, or the claim was lost."""
         async with self._database.transaction() as db:
-            if not await db.run("UPDATE webhooks SET leased = ? WHERE id = ? AND worker = ?", now + seconds, webhook, worker):
-                return None
-            rows = await db.rows(
-                f"SELECT {_DELIVERY} WHERE d.webhook = ? AND d.outcome = 'pending' ORDER BY d.id LIMIT 1", webhook
-            )
-        return Delivery(*rows[0]) if rows else None
+            return await _next_for(db, webhook, worker, now + seconds)
 
-    async def settle(self, delivery: Delivery) -> None:
-        """What became of it. One that was deleted meanwhile, or finished by another worker, stays as it is."""
+    async def settle(self, delivery: Delivery, worker: str, *, now: float, seconds: float) -> Delivery | None:
+        """What became of it, and the next one, as `next_for`. One that is deleted, or finished by another worker, stays so."""
         async with self._database.transaction() as db:
             await db.run(
                 "UPDATE deliveries SET outcome = ?, attempts = ?, status_code = ?, error = ?, delivered = ? "
                 "WHERE id = ? AND outcome = 'pending'",
                 *(delivery.outcome, delivery.attempts, delivery.status_code, delivery.error, delivery.delivered, delivery.id),
             )
+            return await _next_for(db, delivery.webhook, worker, now + seconds)
 
     async def failed(self, webhook: int, worker: str) -> int:
         """One more failure in a row; how many."""
@@ -232,6 +224,29 @@ class Store:
             )
             ((unexpanded,),) = await db.rows("SELECT MIN(time) FROM events WHERE payload IS NULL")
         return int(count), min((time for time in (oldest, unexpanded) if time is not None), default=None)
+
+
+async def _next_for(db: Connection, webhook: int, worker: str, leased: float) -> Delivery | None:
+    if not await db.run("UPDATE webhooks SET leased = ? WHERE id = ? AND worker = ?", leased, webhook, worker):
+        return None
+    rows = await db.rows(f"SELECT {_DELIVERY} WHERE d.webhook = ? AND d.outcome = 'pending' ORDER BY d.id LIMIT 1", webhook)
+    return Delivery(*rows[0]) if rows else None
+
+
+async def _expand(db: Connection, each: Expanded, number: int, now: float) -> None:
+    if not each.webhooks:
+        # What was told to somebody before stays for the history.
+        await db.run("DELETE FROM events WHERE id = ? AND payload IS NULL", each.event)
+        return
+    if not await db.run("UPDATE events SET payload = ?, about = '' WHERE id = ? AND payload IS NULL", each.payload, each.event):
+        return  # another process did it
+    for n, webhook in enumerate(each.webhooks):
+        await db.run(
+            "INSERT INTO deliveries (id, webhook, event, created, outcome) "
+            "SELECT CAST(? AS BIGINT), id, CAST(? AS TEXT), CAST(? AS DOUBLE PRECISION), 'pending' "
+            "FROM webhooks WHERE id = ? ON CONFLICT (webhook, event) DO NOTHING",
+            *(number + n, each.event, now, webhook),
+        )
 
 
 async def _numbers(db: Connection, name: str, count: int) -> int:

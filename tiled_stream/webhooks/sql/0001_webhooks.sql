@@ -46,6 +46,7 @@ CREATE TABLE deliveries (
     UNIQUE (webhook, event)
 );
 
+CREATE INDEX deliveries_webhook ON deliveries (webhook, id);
 CREATE INDEX deliveries_pending ON deliveries (webhook, id) WHERE outcome = 'pending';
 CREATE INDEX deliveries_event ON deliveries (event);
 
