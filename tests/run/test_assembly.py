@@ -57,7 +57,7 @@ async def test_what_is_owed_at_the_end_is_persisted(tmp_path: Path) -> None:
 
 
 async def test_figures_are_those_that_are_described() -> None:
-    async with assembled(settings()) as assembly, client_of(assembly) as client:
+    async with assembled(settings(webhook_secret_keys=("key",))) as assembly, client_of(assembly) as client:
         (await client.post("/metadata/", json=running.array("a", 1))).raise_for_status()
         (await client.put("/array/full/a", content=running.cells(1))).raise_for_status()
         await client.get("/array/full/a")

@@ -180,6 +180,19 @@ async def test_of_a_mounted_container_is_told_where_it_is_served() -> None:
         assert {got.json["key"] for got in receiver.got} == {"sub", "a", "b"}
 
 
+async def test_they_are_in_the_description(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("http://server/openapi.json")).json()["paths"]
+    ours = {path.removeprefix("/api/v1/webhooks"): set(methods) for path, methods in paths.items() if "webhooks" in path}
+    assert ours == {
+        "/target": {"get", "post"},
+        "/target/{path}": {"get", "post"},
+        "/{id}": {"delete"},
+        "/history/{id}": {"get"},
+    }
+    names = [parameter["name"] for parameter in paths["/api/v1/webhooks/history/{id}"]["get"]["parameters"]]
+    assert names == ["id", "limit"]
+
+
 async def test_without_keys_rules_are_told_to_be_of_no_effect(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(webhook_secret_keys=(), webhook_allow_http=True) as client:
         assert (await client.get("/webhooks/target")).status_code == 404
