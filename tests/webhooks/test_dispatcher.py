@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,28 @@ async def test_an_event_whose_node_is_not_known_yet_waits_and_others_do_not(room
     await room.expansion.round()
     assert '"path":["k"]' in (await room.payloads())[1]
     assert await room.store.outbox(limit=10) == []
+
+
+async def test_what_follows_in_the_same_log_waits_too(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node comes into the catalog between two looks."""
+    await room.register()
+    await room.take("later", StreamEnded(), created("b", "l"))
+    asked: list[str] = []
+    real = room.places.node
+
+    async def node(id: str) -> Stored:
+        asked.append(id)
+        try:
+            return await real(id)
+        finally:
+            room.places.nodes["later"] = (ROOT, "k")
+
+    monkeypatch.setattr(room.places, "node", node)
+    assert not await room.expansion.round()
+    assert await room.payloads() == []
+    await room.expansion.round()
+    assert [orjson.loads(payload)["path"] for payload in await room.payloads()] == [["k"], ["k", "l"]]
+    assert asked == ["later", "later"]
 
 
 async def test_an_event_whose_node_is_nowhere_is_given_up_in_the_end(room: Room, caplog: pytest.LogCaptureFixture) -> None:

@@ -183,6 +183,15 @@ async def test_it_is_there_after_a_restart_and_a_dead_worker_is_forgotten(tmp_pa
         await store.close()
 
 
+async def test_a_uri_for_a_pooler(new_postgres: str) -> None:
+    """As the catalog takes it."""
+    for uri in (f"{new_postgres}?statement_cache_size=0", new_postgres.replace("postgresql://", "postgresql+asyncpg://")):
+        store = store_at(uri)
+        await store.open()
+        await register(store)
+        await store.close()
+
+
 async def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "catalog.db.webhooks") as db:
         db.execute("CREATE TABLE something (x)")

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ..domain.errors import Gone, NotFound
+from ..domain.nodes import NodeId
 from ..nodes.mounts import Mounts
 from .kinship import Kinship, Way
 from .model import DELETED, Expanded, Happened, Webhook
@@ -44,6 +45,8 @@ class Expansion:
             return False
         webhooks = await self._store.webhooks()
         expanded: list[Expanded] = []
+        # What follows in the same log waits, too, even if its place has become known meanwhile: it comes in order.
+        waiting: set[NodeId] = set()
         done = 0
         for event in events:
             if event.kind == DELETED:
@@ -53,7 +56,9 @@ class Expansion:
                 await self._store.drop_node(event.id, event.child)
                 webhooks = [webhook for webhook in webhooks if event.child not in webhook.chain]
                 done += 1
-            elif (each := await self._expanded(event, webhooks)) is not None:
+            elif event.log in waiting or (each := await self._expanded(event, webhooks)) is None:
+                waiting.add(event.log)
+            else:
                 expanded.append(each)
                 done += 1
         await self._store.expand(expanded, now=self._now())
