@@ -145,8 +145,11 @@ async def check_stored(client: httpx.AsyncClient, fleet: Deployment, tables: lis
             response.raise_for_status()
             numbers = numbers_of(response.content)
             assert stored.setdefault(table.name, numbers) == numbers
-        assert numbers == sorted(set(numbers)), "out of order, or twice"
-        assert set(table.acknowledged) <= set(numbers), "an acknowledged row is lost"
+        assert len(numbers) == len(set(numbers)), "twice"
+        # What a killed server had sent to Redis may be carried out after what its client then sent by another way: of what was
+        # not acknowledged, nobody knows the place. What was has its order.
+        known = set(table.acknowledged)
+        assert [n for n in numbers if n in known] == table.acknowledged, "an acknowledged row is lost, or out of order"
         assert set(numbers) <= set(table.acknowledged) | table.unknown
         assert len(table.acknowledged) > 50
     return stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import numpy
@@ -16,6 +17,9 @@ from tiled_stream.domain.nodes import ROOT
 from tiled_stream.domain.search import Page, Search
 from tiled_stream.domain.slices import whole
 from tiled_stream.domain.structures import ArrayStructure
+from tiled_stream.log.port import Lease, Retention
+from tiled_stream.persist.apply import Done
+from tiled_stream.persist.persister import Persister
 from tiled_stream.storage.port import ArrayBatch, TableBatch
 
 SCHEMA = pyarrow.schema([("x", pyarrow.int64()), ("y", pyarrow.float64())])
@@ -208,3 +212,31 @@ async def test_many_nodes_at_full_speed(core: Core) -> None:
         at = await core.browse.resolve((f"r{k}", "s1", "x"))
         assert isinstance(at.node.structure, ArrayStructure)
         assert (await core.reader.array(at, at.node.structure, whole((1,)))).tolist() == [float(k)]
+
+
+async def test_a_slow_round_keeps_its_leases(idle: Core) -> None:
+    """Nobody takes over a node while its worker, alive, waits for slow storage; what the worker gives up is free at once."""
+    log, ttl = idle.log, 0.3
+    await idle.array("x")
+    await idle.writer.submit(("x",), WriteArray(numpy.zeros((2, 3)).tobytes()))
+    (node,) = {node for node, _ in await log.dirty()} - {ROOT}
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowApply:
+        async def containers(self, leases: list[Lease]) -> tuple[list[Done], list[Lease]]:
+            begun.set()
+            await go_on.wait()
+            return await idle.apply.containers(leases)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(idle.apply, name)
+
+    slow = Persister(log, SlowApply(), worker="slow", retention=Retention(), now=time.time, lease_seconds=ttl, retry_seconds=0)  # type: ignore[arg-type]
+    round_ = asyncio.create_task(slow.round())
+    await begun.wait()
+    await asyncio.sleep(2.5 * ttl)
+    assert await log.claim("other", ttl=ttl, limit=10) == []
+
+    round_.cancel()
+    await asyncio.wait({round_})
+    assert node in {lease.node for lease in await log.claim("other", ttl=ttl, limit=10)}

@@ -24,6 +24,9 @@ __all__ = ["Persister", "PersisterStats"]
 
 logger = logging.getLogger(__name__)
 
+_RENEWALS = 45
+"""Of one round's leases, each for a third of their time: a minute, if they are of four seconds."""
+
 
 class PersisterStats(msgspec.Struct):
     """Figures since the start. `failing_since`: seconds since the epoch of the first of the failures that go on, else None."""
@@ -36,7 +39,11 @@ class PersisterStats(msgspec.Struct):
 
 
 class Persister:
-    """One a process. `linger`: how long it lets changes gather, in seconds, unless a reader waits for them."""
+    """One a process. `linger`: how long it lets changes gather, in seconds, unless a reader waits for them.
+
+    `lease_seconds`: how long a node waits for another worker after its own was killed; shorter than readers wait for storage, so
+    that they do not notice. Longer rounds renew their leases.
+    """
 
     def __init__(
         self,
@@ -47,7 +54,7 @@ class Persister:
         retention: Retention,
         now: Callable[[], float],
         linger: float = 0.1,
-        lease_seconds: float = 30.0,
+        lease_seconds: float = 4.0,
         nodes_a_round: int = 128,
         retry_seconds: float = 0.5,
         sweep_seconds: float = 15.0,
@@ -105,13 +112,14 @@ class Persister:
         if not leases:
             return 0
         held = {lease.node: lease for lease in leases}
+        keeper = asyncio.create_task(self._keep(held), name="persister: renews its leases")
         try:
             done, others = await self._apply.containers(leases)
             await self._settle(done, held)
             if others:
-                await self._renew(others)
                 await self._settle(await self._apply.data(others), held)
         finally:
+            keeper.cancel()
             # Whatever is left in hand was not done: a failure, or a node that vanished.
             self._apply.forget(list(held))
             await together(self._log.release(lease, delay=self._retry) for lease in held.values())
@@ -161,8 +169,12 @@ class Persister:
         self.stats.records += item.records
         return True
 
-    async def _renew(self, leases: Sequence[Lease]) -> None:
-        await together(self._renew_one(lease) for lease in leases)
+    async def _keep(self, held: dict[str, Lease]) -> None:
+        """Renew what is in hand while a round is slow; not for ever, so that another can try where this process hangs."""
+        for _ in range(_RENEWALS):
+            await asyncio.sleep(self._ttl / 3)
+            with contextlib.suppress(Unavailable):  # the next one may get through; else the lease ends, and `settle` tells
+                await together(self._renew_one(lease) for lease in list(held.values()))
 
     async def _renew_one(self, lease: Lease) -> None:
         with contextlib.suppress(LeaseLost, Gone):  # `settle` will tell
