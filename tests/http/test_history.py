@@ -100,16 +100,39 @@ async def test_rows_that_were_replaced_are_a_gap(server: Any) -> None:
     assert [n for message in got[1:] for n in numbers(message)] == [100, 101, 102]
 
 
-async def test_an_end_that_has_left_the_log_is_no_gap(server: Any) -> None:
+async def ended_and_trimmed(server: Any) -> None:
     await server.table("t", rows(0, 3))
     await server.ok("DELETE", "/stream/close/t")
     await trim(server)
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+async def test_an_end_that_has_left_the_log_is_told(server: Any, start: int) -> None:
+    await ended_and_trimmed(server)
+    socket = await server.socket(f"t?envelope_format=msgpack&start={start}").accepted()
+    assert (await socket.update())["type"] == "table-schema"
+    if start < 2:
+        assert (await socket.update())["sequence"] == 1
+    assert (await socket.closed())[0] == 1000
+
+
+@pytest.mark.parametrize("view", [{}, {"max_hz": 50}, {"max_hz": 50, "thin": "minmax"}])
+async def test_an_end_that_has_left_the_log_is_told_on_one_socket_for_many(server: Any, view: dict[str, Any]) -> None:
+    await ended_and_trimmed(server)
+    many = Many(await server.socket_at("/many?envelope_format=msgpack").accepted())
+    many.say(type="subscribe", id=1, path="t", start=0, **view)
+    await many.until("ended", 1)
+    if view.get("max_hz") is None:
+        assert many.sequences(1) == [1]
+        assert "gap" not in many.kinds(1)
+
+
+async def test_what_was_written_after_an_end_is_told_too(server: Any) -> None:
+    await ended_and_trimmed(server)
+    await append(server, "t", rows(3, 1))
     many = Many(await server.socket_at("/many?envelope_format=msgpack").accepted())
     many.say(type="subscribe", id=1, path="t", start=0)
-    await many.until("live", 1)
-    await append(server, "t", rows(3, 1))
-    while many.sequences(1)[-1:] != [3]:
-        await many.next()
+    await many.until("ended", 1)
     assert many.sequences(1) == [1, 3]
     assert "gap" not in many.kinds(1)
 

@@ -26,13 +26,18 @@ class Past(Protocol):
         """The next of the records after `after` up to `upto`; `state` as the page before gave it, or None."""
         ...
 
+    async def ended(self, node: NodeId, /) -> int:
+        """The sequence at which the producer ended the stream of `node`; 0 if that is not known."""
+        ...
+
 
 class PastEntries(msgspec.Struct, frozen=True):
-    """A page, encoded. `reached` and `state` as in `PastPage`."""
+    """A page, encoded. `reached`, `state` and `is_end` as in `PastPage`."""
 
     items: tuple[Frame | Gap, ...]
     reached: int
     state: Hashable
+    is_end: bool = False
 
 
 def past_entries(page: PastPage, encode: Encoder) -> PastEntries:
@@ -43,7 +48,7 @@ def past_entries(page: PastPage, encode: Encoder) -> PastEntries:
             items.append(Gap(item.first, item.last, "truncated"))
         elif (data := encode(item)) is not None:
             items.append(Frame(item.sequence, item.time, data, born(item)))
-    return PastEntries(tuple(items), page.reached, page.state)
+    return PastEntries(tuple(items), page.reached, page.state, page.is_end)
 
 
 def born(record: Record) -> Node | None:

@@ -140,6 +140,7 @@ class Subscription:
         if page is None:
             return [self._missing(upto)]
         self.cursor, self._told = page.reached, (page.reached, page.state)
+        self._ended |= page.is_end
         return list(page.items)
 
     def _entries(self, page: PastPage) -> PastEntries:

@@ -247,6 +247,10 @@ class Tail:
                     self._past_pages.popitem(last=False)
             return known
 
+    async def past_ended(self) -> int:
+        """The sequence at which the stream ended, as storage knows it; 0 if it does not. Raises `Gone`, `Unavailable`."""
+        return 0 if self._past is None else await self._past.ended(self.node)
+
     def _at_hand(self, encode: Encoder, after: int) -> Page | None:
         """A page read before that goes on beyond `after`."""
         for (for_encoder, begin), page in reversed(self._pages.items()):

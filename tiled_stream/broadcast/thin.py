@@ -220,7 +220,10 @@ class ThinSubscription(Subscription):
 
     async def _past(self, upto: int) -> list[Item]:
         """The last message says what the past would: only extremes are gathered from it."""
-        return await super()._past(upto) if self._thinner.is_minmax else [self._missing(upto)]
+        if self._thinner.is_minmax:
+            return await super()._past(upto)
+        self._ended |= 0 < await self._tail.past_ended() <= upto
+        return [self._missing(upto)]
 
     def _entries(self, page: PastPage) -> PastEntries:
         """Of the records that follow each other one."""

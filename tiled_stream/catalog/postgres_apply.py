@@ -19,6 +19,7 @@ from ..domain.events import (
     ChildMetadataUpdated,
     Record,
     RevisionDeleted,
+    StreamEnded,
 )
 from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec
@@ -61,7 +62,7 @@ class PostgresWriter:
         self._revisions: list[tuple[Any, ...]] = []
         self._described: list[tuple[Any, ...]] = []
         self._restructured: list[tuple[str, float, int]] = []
-        self._advanced: list[tuple[int, int, int]] = []
+        self._advanced: list[tuple[int, int, int, int]] = []
         self._stale_facts: list[int] = []
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
@@ -97,7 +98,7 @@ class PostgresWriter:
         if at.watermark != batch.after or not batch.records:
             return Applied(at.watermark)
         deleted: list[Node] = []
-        children = 0
+        children = ended = 0
         for record in batch.records:
             event = record.event
             if isinstance(event, ChildCreated):
@@ -112,10 +113,12 @@ class PostgresWriter:
             elif isinstance(event, RevisionDeleted):
                 await self._flush()
                 await self._db.execute(self._sql["delete_revision"], batch.node if event.key == "" else event.id, event.number)
+            elif isinstance(event, StreamEnded):
+                ended = record.sequence
         at.watermark = batch.records[-1].sequence
-        if any(row == at.row for row, _, _ in self._advanced):
+        if any(row == at.row for row, *_ in self._advanced):
             await self._flush()  # an update from a list changes each row once
-        self._advanced.append((at.row, at.watermark, children))
+        self._advanced.append((at.row, at.watermark, children, ended))
         self._restructure(at, batch.records)
         return Applied(at.watermark, tuple(deleted))
 

@@ -20,6 +20,7 @@ from ..domain.events import (
     ChildMetadataUpdated,
     Record,
     RevisionDeleted,
+    StreamEnded,
 )
 from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec
@@ -89,7 +90,7 @@ class SqliteWriter:
             return Applied(watermark)
         parent: _Parent | None = None
         deleted: list[Node] = []
-        children = 0
+        children = ended = 0
         for record in batch.records:
             event = record.event
             if isinstance(event, ChildCreated):
@@ -104,9 +105,11 @@ class SqliteWriter:
                 deleted += gone
             elif isinstance(event, RevisionDeleted):
                 self._db.execute(self._sql["delete_revision"], (batch.node if event.key == "" else event.id, event.number))
+            elif isinstance(event, StreamEnded):
+                ended = record.sequence
         self._flush()
         last = batch.records[-1]
-        self._db.execute(self._sql["advance"], (last.sequence, children, row))
+        self._db.execute(self._sql["advance"], (last.sequence, children, ended, row))
         self._restructure(row, sources, batch.records)
         return Applied(last.sequence, tuple(deleted))
 

@@ -21,9 +21,11 @@ class Lost(msgspec.Struct, frozen=True):
 class PastPage(msgspec.Struct, frozen=True):
     """Some of the past, in order, without a hole: each item goes on where the one before ended.
 
-    `reached`: up to where this page tells; what follows is asked for with `state`.
+    `reached`: up to where this page tells; what follows is asked for with `state`. `is_end`: by
+    then the producer had ended the stream.
     """
 
     items: tuple[Record | Lost, ...]
     reached: int
     state: Hashable = None
+    is_end: bool = False

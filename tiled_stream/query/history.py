@@ -93,14 +93,16 @@ class History:
                 page = _lost(after, upto)
         except (NotSupported, UnsupportedType, TooLarge):  # this server has not the storage
             page = _lost(after, upto)
-        return await self._without_end(node, page, upto)
+        return _with_end(page, stored.ended)
 
-    async def _without_end(self, node: NodeId, page: PastPage, upto: int) -> PastPage:
-        """The last record of all, if it alone is not known, is taken for the end of the stream, which has no message."""
-        last = page.items[-1] if page.items else None
-        if isinstance(last, Lost) and last.first == last.last == upto > 1 and (await self._log.head(node)).sequence <= upto:
-            return msgspec.structs.replace(page, items=page.items[:-1])
-        return page
+    async def ended(self, node: NodeId) -> int:
+        """The sequence at which the producer ended the stream of `node`, 0 if that is not persisted. As `page` raises."""
+        try:
+            return (await self._catalog.node(node)).ended
+        except Gone:
+            raise
+        except NotFound:
+            return 0
 
     # ------------------------------------------------------------ tables
 
@@ -187,6 +189,18 @@ class History:
         except LogError:
             return []
         return [r.event for r in records if isinstance(r.event, ArrayWritten) and r.event.structure is not None]
+
+
+def _with_end(page: PastPage, ended: int) -> PastPage:
+    """The end of the stream has no message: it is not lost, and whoever reaches it is told."""
+    items: list[Record | Lost] = []
+    for item in page.items:
+        if isinstance(item, Lost) and item.first <= ended <= item.last:
+            pieces = (Lost(item.first, ended - 1), Lost(ended + 1, item.last))
+            items += [piece for piece in pieces if piece.first <= piece.last]
+        else:
+            items.append(item)
+    return msgspec.structs.replace(page, items=tuple(items), is_end=0 < ended <= page.reached)
 
 
 def _lost(after: int, upto: int) -> PastPage:

@@ -177,6 +177,7 @@ class CatalogContract(CatalogSearchContract):
         await catalog.apply([batch(child.id, AssetDeleted(source), after=4)])
         stored = await catalog.node(child.id)
         assert (stored.node.data_sources, stored.watermark) == ((source,), 5)
+        assert stored.ended == 4  # where the stream ended, although something followed
 
     async def test_structures_follow_what_is_kept_in_parts(self, catalog: Catalog) -> None:
         child = array_node("x")
@@ -195,7 +196,8 @@ class CatalogContract(CatalogSearchContract):
         before = (await catalog.node(child.id)).node
         assert await catalog.apply([batch(child.id, RowsAppended(0, 5), StreamEnded())]) == [Applied(2)]
         after = await catalog.node(child.id)
-        assert (after.node, after.watermark) == (before, 2)
+        assert (after.node, after.watermark, after.ended) == (before, 2, 2)
+        assert (await catalog.node(ROOT)).ended == 0
 
     async def test_readers_see_whole_transactions_only(self, catalog: Catalog) -> None:
         """Two nodes are created at a time; whoever counts while that goes on finds an even number."""

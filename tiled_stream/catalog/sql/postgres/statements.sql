@@ -78,8 +78,8 @@ WHERE row = $7;
 UPDATE nodes SET data_sources = $1, time_updated = $2 WHERE row = $3;
 
 -- :name advance
-UPDATE nodes SET watermark = a.watermark, children = nodes.children + a.children
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) a (row, watermark, children) WHERE nodes.row = a.row;
+UPDATE nodes SET watermark = a.watermark, children = nodes.children + a.children, ended = greatest(nodes.ended, a.ended)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) a (row, watermark, children, ended) WHERE nodes.row = a.row;
 
 -- :name subtree
 -- The node first, then what is below it, in the order of creation.
