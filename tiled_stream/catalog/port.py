@@ -21,13 +21,15 @@ __all__ = ["Applied", "Catalog", "CatalogBatch", "Distinct", "Found", "Hit", "Re
 class Stored(msgspec.Struct, frozen=True):
     """A node as the catalog knows it. `watermark` is that of the node's *own* log; `children` how many it has then.
 
-    `ended`: sequence of the latest end of the stream in that log; 0 if the producer has not ended it.
+    `ended`: sequence of the latest end of the stream in that log; 0 if the producer has not ended it. `has_odd_keys`: a child was
+    given a key that is odd (`domain/nodes.py`), and perhaps deleted since.
     """
 
     node: Node
     watermark: int
     children: int = 0
     ended: int = 0
+    has_odd_keys: bool = False
 
 
 class Hit(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from ..domain.events import (
     StreamEnded,
 )
 from ..domain.fold import DataTail, changes_sources
-from ..domain.nodes import Node, NodeId, Spec
+from ..domain.nodes import Node, NodeId, Spec, is_odd
 from . import rows
 from .facts import Kind, facts_of, words_of
 from .port import Applied, CatalogBatch
@@ -62,7 +62,7 @@ class PostgresWriter:
         self._revisions: list[tuple[Any, ...]] = []
         self._described: list[tuple[Any, ...]] = []
         self._restructured: list[tuple[str, float, int]] = []
-        self._advanced: list[tuple[int, int, int, int]] = []
+        self._advanced: list[tuple[int, int, int, int, bool]] = []
         self._stale_facts: list[int] = []
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
@@ -99,11 +99,13 @@ class PostgresWriter:
             return Applied(at.watermark)
         deleted: list[Node] = []
         children = ended = 0
+        has_odd_keys = False
         for record in batch.records:
             event = record.event
             if isinstance(event, ChildCreated):
                 self._create(at, event.node, record)
                 children += 1
+                has_odd_keys |= is_odd(event.node.key)
             elif isinstance(event, ChildMetadataUpdated):
                 self._edit(batch.node if event.key == "" else event.id, event, record.time)
             elif isinstance(event, ChildDeleted):
@@ -118,7 +120,7 @@ class PostgresWriter:
         at.watermark = batch.records[-1].sequence
         if any(row == at.row for row, *_ in self._advanced):
             await self._flush()  # an update from a list changes each row once
-        self._advanced.append((at.row, at.watermark, children, ended))
+        self._advanced.append((at.row, at.watermark, children, ended, has_odd_keys))
         self._restructure(at, batch.records)
         return Applied(at.watermark, tuple(deleted))
 

@@ -23,7 +23,7 @@ from ..domain.events import (
     StreamEnded,
 )
 from ..domain.fold import DataTail, changes_sources
-from ..domain.nodes import Node, NodeId, Spec
+from ..domain.nodes import Node, NodeId, Spec, is_odd
 from . import rows
 from .facts import facts_of, words_of
 from .port import Applied, CatalogBatch
@@ -91,12 +91,14 @@ class SqliteWriter:
         parent: _Parent | None = None
         deleted: list[Node] = []
         children = ended = 0
+        has_odd_keys = False
         for record in batch.records:
             event = record.event
             if isinstance(event, ChildCreated):
                 parent = parent or _Parent(row, depth, rows.value(path), self._ancestors(row))
                 self._create(parent, event.node, record)
                 children += 1
+                has_odd_keys |= is_odd(event.node.key)
             elif isinstance(event, ChildMetadataUpdated):
                 self._edit(batch.node if event.key == "" else event.id, event, record.time)
             elif isinstance(event, ChildDeleted):
@@ -109,7 +111,7 @@ class SqliteWriter:
                 ended = record.sequence
         self._flush()
         last = batch.records[-1]
-        self._db.execute(self._sql["advance"], (last.sequence, children, ended, row))
+        self._db.execute(self._sql["advance"], (last.sequence, children, ended, has_odd_keys, row))
         self._restructure(row, sources, batch.records)
         return Applied(last.sequence, tuple(deleted))
 

@@ -22,7 +22,7 @@ from .events import (
     PartWritten,
     Record,
 )
-from .nodes import DataSource, Node
+from .nodes import DataSource, Node, is_odd
 
 __all__ = ["Child", "ContainerTail", "DataTail", "Edit", "changes_sources", "edited"]
 
@@ -66,10 +66,11 @@ class ContainerTail:
     """What is known about the children of one container, as of `cursor`.
 
     `children` holds every child that a record after `base` spoke of (None: deleted), and those that were read from the
-    catalog since. `moves` are the creations (+1) and deletions (-1) after `base` by sequence, for counting.
+    catalog since. `moves` are the creations (+1) and deletions (-1) after `base` by sequence, for counting. `has_odd_keys`: one
+    of the creations gave a key that is odd (`domain/nodes.py`).
     """
 
-    __slots__ = ("base", "children", "cursor", "epoch", "moves")
+    __slots__ = ("base", "children", "cursor", "epoch", "has_odd_keys", "moves")
 
     def __init__(self, base: int, epoch: str | None = None) -> None:
         self.base = base
@@ -77,6 +78,7 @@ class ContainerTail:
         self.epoch = epoch
         self.children: dict[str, Child | Edit | None] = {}
         self.moves: deque[tuple[int, int]] = deque()
+        self.has_odd_keys = False
 
     def fold(self, records: Iterable[Record]) -> None:
         """Take the records that follow `cursor`."""
@@ -88,6 +90,7 @@ class ContainerTail:
                 )
                 self.children[node.key] = Child(node, 0)
                 self.moves.append((record.sequence, 1))
+                self.has_odd_keys |= is_odd(node.key)
             elif isinstance(event, ChildMetadataUpdated):
                 self._edit(event, record.time)
             elif isinstance(event, ChildDeleted):

@@ -6,6 +6,7 @@ A node has an id that is never used again, a key that is unique under its parent
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ import msgspec
 
 from .structures import Family, Structure
 
-__all__ = ["ROOT", "Asset", "DataSource", "Management", "Node", "NodeId", "Spec", "wire_number"]
+__all__ = ["ROOT", "Asset", "DataSource", "Management", "Node", "NodeId", "Spec", "is_odd", "wire_number"]
 
 #: 32 hexadecimal digits, random; "root" for the root. Also the key of the node's log, storage and watermark.
 NodeId = str
 ROOT: NodeId = "root"
+
+_ODD = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
 
 Management = Literal["external", "immutable", "locked", "writable"]
 
@@ -80,6 +83,14 @@ class Node(msgspec.Struct, frozen=True):
     def structure(self) -> Structure | None:
         """Structure of the data; None for a container or a family without one."""
         return self.data_sources[0].structure if self.data_sources else None
+
+
+def is_odd(key: str) -> bool:
+    """True for keys by which another node is asked for, or none, if a client puts them into a URL as they are.
+
+    That is what `?` and `#` do, and `%` before two hexadecimal digits.
+    """
+    return _ODD.search(key) is not None
 
 
 def wire_number(text: str) -> int:

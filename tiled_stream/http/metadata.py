@@ -13,6 +13,7 @@ from litestar.response.base import ASGIResponse
 
 from ..domain.commands import DeleteNode
 from ..domain.errors import Malformed, Unsatisfiable
+from ..domain.search import Page, Search
 from ..ingest.writer import Accepted
 from ..nodes.repository import Located
 from ..query.inside import Content
@@ -29,6 +30,8 @@ Connection = Request[Any, Any, Any]
 
 #: Levels of a file that are told at once.
 MAX_DEPTH = 5
+#: So many children are told with their container, if some have keys that are odd.
+MAX_INLINED = 500
 _FIELDS = {*ATTRIBUTES, "count", ""}
 
 
@@ -71,13 +74,21 @@ async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str
         return column_resource(at.path, await edge.reader.column_structure(at), view)
     if at.inside:
         wants_all = view.fields is None or "structure" in view.fields
-        contents = await edge.browse.contents(at, depth if wants_all else 0)
-        return inner_resource(at.node, at.path, view, children=at.children, contents=_inlined(contents, view))
+        below = await edge.browse.contents(at, depth if wants_all else 0)
+        return inner_resource(at.node, at.path, view, children=at.children, contents=_inlined(below, view))
     await edge.browse.check_begin(at)
-    children = None
+    children = contents = None
     if at.node.family == "container" and (view.fields is None or view.fields & {"structure", "count"}):
-        children = await edge.browse.child_count(at)
-    return resource(at.node, at.path, view, children=children)
+        children, has_odd_keys = await edge.browse.census(at)
+        if has_odd_keys and depth and children <= MAX_INLINED and (view.fields is None or "structure" in view.fields):
+            contents = await _children(edge, at, view)
+    return resource(at.node, at.path, view, children=children, contents=contents)
+
+
+async def _children(edge: Edge, at: Located, view: View) -> dict[str, Any]:
+    """All children, told with their container: a client that puts keys into URLs as they are finds those with odd keys so."""
+    listing = await edge.browse.search(at, Search(), Page(limit=MAX_INLINED))
+    return {hit.path[-1]: resource(hit.node, hit.path, view, children=hit.children) for hit in listing.hits}
 
 
 def _inlined(contents: tuple[Content, ...] | None, view: View) -> dict[str, Any] | None:

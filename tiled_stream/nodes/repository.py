@@ -196,12 +196,17 @@ class Repository:
 
     async def child_count(self, container: NodeId) -> int:
         """Exact number of children, as of now."""
+        count, _ = await self.census(container)
+        return count
+
+    async def census(self, container: NodeId) -> tuple[int, bool]:
+        """Exact number of children, and whether any was ever given a key that is odd (`domain/nodes.py`)."""
         tail = await self._container(container)
         try:
             stored = await self._catalog.node(container)
         except NotFound:
-            return tail.moved_since(0)
-        return stored.children + tail.moved_since(stored.watermark)
+            return tail.moved_since(0), tail.has_odd_keys
+        return stored.children + tail.moved_since(stored.watermark), stored.has_odd_keys or tail.has_odd_keys
 
     def _recalled(self, known: Child, path: tuple[str, ...], column: str | None, guards: dict[NodeId, int]) -> Located | None:
         """Its own present: that of a table never changes its columns; anything else is guarded by its own head too."""

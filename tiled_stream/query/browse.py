@@ -51,13 +51,17 @@ class Browse:
         if is_file(at) and at.node.data_sources[0].parameters.get("dataset"):
             await self._inside.check_begin(at)
 
-    async def child_count(self, at: Located) -> int:
-        """Number of children of a container. One that is a file says 0: its node is told without opening it."""
+    async def census(self, at: Located) -> tuple[int, bool]:
+        """Number of children of a container, and whether some may have keys that are odd (`domain/nodes.py`).
+
+        One that is a file says 0: its node is told without opening it.
+        """
         if is_file(at):
-            return at.children or 0
+            return at.children or 0, False
         if at.is_above:
-            return self._above.child_count(at)
-        return self._told(await self._repository.child_count(at.node.id))
+            return self._above.child_count(at), False
+        count, has_odd_keys = await self._repository.census(at.node.id)
+        return self._told(count), has_odd_keys
 
     async def contents(self, at: Located, depth: int) -> tuple[Content, ...] | None:
         """All that is below a container inside of a file, `depth` levels down; None for any other, or if that is too much."""

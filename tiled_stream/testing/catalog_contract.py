@@ -190,6 +190,15 @@ class CatalogContract(CatalogSearchContract):
         stored = await catalog.node(child.id)
         assert (stored.node.structure, stored.watermark) == (after, 1)
 
+    async def test_odd_keys_are_marked_at_the_container(self, catalog: Catalog) -> None:
+        plain, odd = container_node("plain"), container_node("what?")
+        await catalog.apply([batch(ROOT, *created(plain))])
+        assert not (await catalog.node(ROOT)).has_odd_keys
+        await catalog.apply([batch(ROOT, *created(odd), after=1)])
+        await catalog.apply([batch(ROOT, ChildDeleted("plain", plain.id), after=2)])
+        assert (await catalog.node(ROOT)).has_odd_keys
+        assert not (await catalog.node(odd.id)).has_odd_keys
+
     async def test_other_records_only_move_the_watermark(self, catalog: Catalog) -> None:
         child = table_node("t")
         await catalog.apply([batch(ROOT, *created(child))])

@@ -78,8 +78,10 @@ WHERE row = $7;
 UPDATE nodes SET data_sources = $1, time_updated = $2 WHERE row = $3;
 
 -- :name advance
-UPDATE nodes SET watermark = a.watermark, children = nodes.children + a.children, ended = greatest(nodes.ended, a.ended)
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) a (row, watermark, children, ended) WHERE nodes.row = a.row;
+UPDATE nodes SET watermark = a.watermark, children = nodes.children + a.children, ended = greatest(nodes.ended, a.ended),
+    has_odd_keys = nodes.has_odd_keys OR a.has_odd_keys
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[]) a (row, watermark, children, ended, has_odd_keys)
+WHERE nodes.row = a.row;
 
 -- :name subtree
 -- The node first, then what is below it, in the order of creation.

@@ -78,7 +78,8 @@ UPDATE nodes SET metadata = ?, specs = ?, access_tags = ?, words = ?, revision =
 UPDATE nodes SET data_sources = ?, time_updated = ? WHERE row = ?;
 
 -- :name advance
-UPDATE nodes SET watermark = ?, children = children + ?, ended = max(ended, ?) WHERE row = ?;
+UPDATE nodes SET watermark = ?, children = children + ?, ended = max(ended, ?), has_odd_keys = max(has_odd_keys, ?)
+WHERE row = ?;
 
 -- :name subtree
 -- The node first, then what is below it, in the order of creation.
