@@ -309,3 +309,26 @@ async def test_a_key_is_shown_first(server: Any) -> None:
     many.say(type="auth", api_key="secret")
     many.say(type="subscribe", id=1)
     await many.until("live", 1)
+
+
+async def test_one_that_does_not_read_is_let_go(serve: Any) -> None:
+    """With all its subscriptions, and counted once; others on the same nodes get everything."""
+    async with serve(send_timeout_seconds=0.2) as server:
+        for key in ("a", "b"):
+            await server.array(key, numpy.arange(3.0), write=False)
+        slow, quick = await connect(server, "?envelope_format=msgpack"), await connect(server, "?envelope_format=msgpack")
+        for many in (slow, quick):
+            for number, key in enumerate(("a", "b"), 1):
+                many.say(type="subscribe", id=number, path=key, start=0)
+                await many.until("live", number)
+        slow.socket.block()
+        for n in range(1, 11):
+            for number, key in enumerate(("a", "b"), 1):
+                await server.ok("PUT", f"/array/full/{key}", content=ROW)
+                while quick.sequences(number)[-1:] != [n]:
+                    await quick.next()
+        await slow.socket.finished()
+        assert quick.sequences(1) == quick.sequences(2) == list(range(1, 11))
+        figures = (await server.client.get("/api/v1/metrics")).text
+        assert "tiled_stream_slow_readers_total 1.0" in figures
+        assert "tiled_stream_subscribers 2.0" in figures

@@ -75,6 +75,43 @@ async def test_sleepers_cost_the_readers_nothing(server: ServerProcess) -> None:
             one.transport.abort()
 
 
+async def test_one_message_a_second_beside_a_hundred_fast_ones(server: ServerProcess) -> None:
+    """The fast ones get everything at once; the slow one what it has time for, in order, and holds no queue in the server."""
+    cells, writes = 32_768, 80  # 256 kB a message
+    with server.client() as client:
+        create(client, "", "x", "array", array_source([cells], [[cells]]))
+        fast = [await opened(server, "x") for _ in range(100)]
+        slow = await opened(server, "x", receive_buffer=4096)
+        before = server.resident_bytes()
+
+        async def read(reader: ClientConnection) -> list[int]:
+            return [msgspec.msgpack.decode(await asyncio.wait_for(reader.recv(), 60))["sequence"] for _ in range(writes)]
+
+        async def look() -> list[int]:
+            seen = []
+            while not all(task.done() for task in tasks):
+                seen.append(msgspec.msgpack.decode(await slow.recv())["sequence"])
+                await asyncio.sleep(1)
+            return seen
+
+        def write() -> None:
+            for n in range(1, writes + 1):
+                client.put("/array/full/x", content=numpy.full(cells, float(n)).tobytes(), headers=OCTETS).raise_for_status()
+                time.sleep(0.03)
+
+        tasks = [asyncio.create_task(read(reader)) for reader in fast]
+        looking = asyncio.create_task(look())
+        await asyncio.to_thread(write)
+        expected = list(range(1, writes + 1))
+        assert [seen for seen in await asyncio.gather(*tasks) if seen != expected] == []
+        seen = await looking
+        assert seen == expected[: len(seen)]
+        assert len(seen) < writes / 2  # it was slow
+        assert server.resident_bytes() - before < writes * cells * 8 + 8 * MiB
+        for one in (*fast, slow):
+            one.transport.abort()
+
+
 async def test_sixteen_writers_of_one_node(server: ServerProcess) -> None:
     """A connected subscriber gets every acknowledged write, in the order of sequences."""
     writers, each = 16, 40
