@@ -1,4 +1,8 @@
-/** What is seen, as a few lines of Python for the stock client. */
+/**
+ * What is seen, as a few lines of Python for the stock client.
+ *
+ * No key is copied, for such lines are sent around; the client takes it from TILED_API_KEY, so that they run as they are.
+ */
 
 import { API, parameter } from '../net/address';
 import type { Opened, Stream } from '../net/opened';
@@ -7,7 +11,7 @@ import { chosen } from './plot';
 const text = (value: string): string => JSON.stringify(value);
 
 export function asPython(opened: Opened, stream: Stream | null, tab: string): string {
-  const lines = ['from tiled.client import from_uri', '', `client = from_uri(${text(API)}, api_key="…")`];
+  const lines = ['from tiled.client import from_uri', '', `client = from_uri(${text(API)})  # a key is taken from TILED_API_KEY`];
   const place = opened.path.map((key) => `[${text(key)}]`).join('');
   if (!stream) return [...lines, `node = client${place}`, 'print(node.metadata)'].join('\n');
   if (tab === 'meta') return [...lines, `run = client${place}`, 'print(run.metadata)'].join('\n');
