@@ -76,13 +76,12 @@ async def test_sleepers_cost_the_readers_nothing(server: ServerProcess) -> None:
 
 
 async def test_one_message_a_second_beside_a_hundred_fast_ones(server: ServerProcess) -> None:
-    """The fast ones get everything at once; the slow one what it has time for, in order, and holds no queue in the server."""
+    """The fast ones get everything at once; the slow one what it has time for, in order. (What it costs in memory: above.)"""
     cells, writes = 32_768, 80  # 256 kB a message
     with server.client() as client:
         create(client, "", "x", "array", array_source([cells], [[cells]]))
         fast = [await opened(server, "x") for _ in range(100)]
         slow = await opened(server, "x", receive_buffer=4096)
-        before = server.resident_bytes()
 
         async def read(reader: ClientConnection) -> list[int]:
             return [msgspec.msgpack.decode(await asyncio.wait_for(reader.recv(), 60))["sequence"] for _ in range(writes)]
@@ -107,9 +106,9 @@ async def test_one_message_a_second_beside_a_hundred_fast_ones(server: ServerPro
         seen = await looking
         assert seen == expected[: len(seen)]
         assert len(seen) < writes / 2  # it was slow
-        assert server.resident_bytes() - before < writes * cells * 8 + 8 * MiB
         for one in (*fast, slow):
             one.transport.abort()
+            await one.wait_closed()
 
 
 async def test_sixteen_writers_of_one_node(server: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import numpy
@@ -113,7 +114,7 @@ def test_extremes_are_those_of_the_rows_they_stand_for(
     numbers = generator.permutation(3 * total).astype(float)
     sizes = generator.integers(1, 4, total)
     edges = [0, *numpy.cumsum(sizes).tolist()]
-    written = [numbers[begin:end].tolist() for begin, end in zip(edges, edges[1:], strict=False)]
+    written = [numbers[begin:end].tolist() for begin, end in itertools.pairwise(edges)]
     drafts = [Draft(RowsAppended(0, len(some)), 0.0, rows(some)) for some in written]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thin_module, "PAGE_RECORDS", page)
