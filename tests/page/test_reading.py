@@ -98,3 +98,14 @@ def test_nothing_overflows(served: Served, tab: Any, view: str, size: tuple[int,
           .map((e) => e.textContent || e.getAttribute('aria-label'))"""
     )
     assert outside == []
+
+
+def test_a_small_screen_shows_the_name_of_the_run(served: Served, tab: Any) -> None:
+    path = served.run("small", 340, ["det"], columns=SCHEMA)
+    served.append(path, points(0, 5))
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    tab.open("run=small&tab=meta")
+    title = tab.page.get_by_role("heading", name="#340 scan")
+    title.wait_for()
+    assert title.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+    assert tab.page.get_by_placeholder("Find a key or a value").bounding_box()["width"] > 150
