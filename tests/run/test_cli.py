@@ -14,8 +14,12 @@ from typer.testing import CliRunner, Result
 
 import tiled_stream
 from tests.run import running
+from tiled_stream.catalog.migrate import migrations
 from tiled_stream.run import cli
 from tiled_stream.run.settings import Settings
+
+#: Version of a catalog that is made now.
+LATEST = len(migrations("sqlite"))
 
 
 @pytest.fixture(autouse=True)
@@ -186,15 +190,15 @@ def test_catalogs_in_postgresql(new_postgres: str) -> None:
     assert invoke("catalog", "init", new_postgres).exit_code == 0
     fails(1, "already", "catalog", "init", new_postgres)
     assert invoke("catalog", "init", new_postgres, "--if-not-exists").exit_code == 0
-    assert "version 1, can be used, 0 nodes" in invoke("catalog", "check", new_postgres).output
-    assert "version 1, as before" in invoke("catalog", "upgrade-database", new_postgres).output
+    assert f"version {LATEST}, can be used, 0 nodes" in invoke("catalog", "check", new_postgres).output
+    assert f"version {LATEST}, as before" in invoke("catalog", "upgrade-database", new_postgres).output
 
 
 def test_checking_a_file(tmp_path: Path) -> None:
     fails(1, "not initialised", "catalog", "check", str(tmp_path / "c.db"))
     assert invoke("catalog", "init", str(tmp_path / "c.db")).exit_code == 0
-    assert "version 1, can be used, 0 nodes" in invoke("catalog", "check", str(tmp_path / "c.db")).output
-    assert "version 1, as before" in invoke("catalog", "upgrade-database", str(tmp_path / "c.db")).output
+    assert f"version {LATEST}, can be used, 0 nodes" in invoke("catalog", "check", str(tmp_path / "c.db")).output
+    assert f"version {LATEST}, as before" in invoke("catalog", "upgrade-database", str(tmp_path / "c.db")).output
 
 
 def test_a_configuration_file_is_checked(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 /**
  * What lies in the container that is shown, newest first, and what is created there while we look.
  *
- * The subscription begins before the first listing, so that nothing falls between the two. With a filter the server decides what
- * belongs here: a new child makes the list be asked again.
+ * A list that was asked for before the subscription stood is asked for again when it does, so that nothing falls between the two.
+ * With a filter the server decides what belongs here: a new child makes the list be asked again.
  */
 
 import { effect, signal } from '@preact/signals';
@@ -35,6 +35,9 @@ let cursor: string | null = null;
 let generation = 0;
 let path: string[] = [];
 let timer = 0;
+/** Does the subscription stand? And was a list asked for before it did? */
+let isFollowing = false;
+let isEarly = false;
 
 /** The last edit of a child of the container that is shown. */
 export const edited = signal<{ path: string; metadata: Record<string, any>; specs: Spec[] } | null>(null);
@@ -61,6 +64,7 @@ function query(): string {
 
 async function list(offset: number): Promise<void> {
   const mine = generation;
+  isEarly ||= !isFollowing;
   isListing.value = true;
   try {
     const from = cursor && offset ? cursor : '';
@@ -104,6 +108,16 @@ function again(): void {
 }
 
 function heard(event: NodeLevelEvent): void {
+  if (event.kind === 'subscribed') {
+    isFollowing = true;
+    if (isEarly) {
+      isEarly = false;
+      cursor = null;
+      generation += 1;
+      list(0);
+    }
+    return;
+  }
   if (event.kind === 'gap' || event.kind === 'ended') return again();
   if (event.kind === 'error') {
     // What has no children that come and go is listed all the same.
@@ -134,6 +148,7 @@ export function startCatalog(): void {
     path = next;
     entries.value = [];
     cursor = null;
+    isFollowing = isEarly = false;
     leave?.();
     leave = subscribe(next, { start: null }, heard);
   });
