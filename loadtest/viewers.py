@@ -39,6 +39,7 @@ OURS = (
     "--port {port} --cache redis://127.0.0.1:{redis}"
 )
 AUTH = {"Authorization": f"Apikey {KEY}"}
+ARROW = {"Content-Type": "application/vnd.apache.arrow.file"}
 FILE = RowFile(8)
 #: Children of the run whose first events are looked for.
 CHILDREN = 20
@@ -157,7 +158,7 @@ async def judged(server: Server, options: argparse.Namespace) -> None:
             break
         company = "beside one that reads a message a second" if with_slow else "alone"
         print(f"100 viewers {company}: {spread(found.times)} (p50, p99 ms)")
-    for kind in ("plain", "subtree") if has_many else ("plain",):
+    for kind in ("plain", "plain from the first", "subtree") if has_many else ("plain", "plain from the first"):
         print(
             f"first events of {CHILDREN} children created at full speed, {kind}: {await first_events(server, kind)} of {CHILDREN}"
         )
@@ -190,6 +191,7 @@ async def watched(server: Server, options: argparse.Namespace, kind: str, count:
         for _ in range(count):
             viewers.append(await stack.enter_async_context(viewer(server, kind, key, options.max_hz)))
         tasks = [asyncio.create_task((plain if kind == "plain" else page)(one, writes)) for one in viewers]
+        stack.push_async_callback(ended, tasks)
         if with_slow:
             stack.callback(asyncio.create_task(slow(await stack.enter_async_context(viewer(server, "plain", key, 0)))).cancel)
         before = cpu(server.process)
@@ -197,10 +199,17 @@ async def watched(server: Server, options: argparse.Namespace, kind: str, count:
         for n in range(writes):
             await asyncio.sleep(max(0.0, begin + n / options.rate - time.monotonic()))
             body = FILE.body()
-            (await client.patch(f"/table/partition/{key}?partition=0", content=body)).raise_for_status()
+            (await client.patch(f"/table/partition/{key}?partition=0", content=body, headers=ARROW)).raise_for_status()
         found = await asyncio.wait_for(asyncio.gather(*tasks), 60)
         used = cpu(server.process) - before
     return Outcome(writes, count * writes, sum(n for n, _ in found), used, [t for _, times in found for t in times])
+
+
+async def ended(tasks: list[asyncio.Task[tuple[int, list[float]]]]) -> None:
+    """Leave none behind, also if the writer failed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -275,12 +284,13 @@ async def first_events(server: Server, kind: str) -> int:
     run = f"run{server.tables}"
     keys = [f"s{n}" for n in range(CHILDREN)]
     seen: set[str] = set()
+    start = "start=0&" if kind == "plain from the first" else ""
     async with server.client() as client, contextlib.AsyncExitStack() as stack:
         (await client.post("/metadata/", json=create_container(run))).raise_for_status()
 
         async def child(key: str) -> None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5), server.stream(f"single/{run}/{key}?") as own:
+                async with asyncio.timeout(5), server.stream(f"single/{run}/{key}?{start}") as own:
                     while sent_at(bytes(await own.recv()))[1] != "table-data":  # type: ignore[arg-type]
                         pass
                     seen.add(key)
@@ -302,7 +312,7 @@ async def first_events(server: Server, kind: str) -> int:
                         elif message["type"] == "table-data":
                             seen.add(paths[node])
 
-        if kind == "plain":
+        if kind != "subtree":
             socket: Any = await stack.enter_async_context(server.stream(f"single/{run}?"))
             await socket.recv()
             task = asyncio.create_task(by_children(socket))
@@ -314,7 +324,9 @@ async def first_events(server: Server, kind: str) -> int:
             task = asyncio.create_task(by_subtree(socket))
         for key in keys:
             (await client.post(f"/metadata/{run}", json=create_table(key, FILE))).raise_for_status()
-            (await client.patch(f"/table/partition/{run}/{key}?partition=0", content=FILE.body())).raise_for_status()
+            (
+                await client.patch(f"/table/partition/{run}/{key}?partition=0", content=FILE.body(), headers=ARROW)
+            ).raise_for_status()
         await asyncio.wait_for(task, 30)
     return len(seen)
 
