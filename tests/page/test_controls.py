@@ -1,4 +1,4 @@
-"""What somebody sets with the mouse: panes, the read-out under the cursor, colours and levels; and what the strip says meanwhile."""
+"""What somebody sets with the mouse: panes, the read-out under the cursor, colours, levels; and what the strip says meanwhile."""
 
 from __future__ import annotations
 
