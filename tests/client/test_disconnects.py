@@ -117,50 +117,40 @@ def test_torn_anywhere_without_asyncio(server: Served, fresh: Any) -> None:
     assert ledger.reconnected >= 3
 
 
-@pytest.mark.parametrize("node_bytes", [300_000, 100_000_000])
-async def test_a_hundred_thousand_records(node_bytes: int) -> None:
-    """Torn dozens of times: all arrive as they were written; of a log that lets go of some, the missing ones are announced."""
-    count = 100_000
+async def torn(count: int, *, node_bytes: int, tears: tuple[int, int], pause_every: int, nap_every: int) -> tuple[Ledger, int]:
+    """What a reader gets who pauses, over a connection that is torn, of a log of about so many bytes; and how often it was torn."""
     with served(cache_node_bytes=node_bytes, persist_linger_seconds=0.0, **without_history()) as server:
         server.array("x")
         ledger = Ledger()
         async with (
             asyncio.timeout(SECONDS),
-            tearing(server.port, every(40_000, 600_000, seed=3)) as proxy,
+            tearing(server.port, every(*tears, seed=3)) as proxy,
             subscribe(proxy.uri, "x", start=0, retry=QUICK) as events,
         ):
             writing = asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(write(server, "x", count, pause_every=50), server.loop)
+                asyncio.run_coroutine_threadsafe(write(server, "x", count, pause_every=pause_every), server.loop)
             )
             async for event in events:
                 ledger.take(event)
-                if len(ledger.got) % 5000 == 4999:
+                if len(ledger.got) % nap_every == nap_every - 1:
                     await asyncio.sleep(0.05)
             await writing
-        ledger.check(count)
-        assert proxy.torn >= 5
-        assert node_bytes < 10_000_000 or ledger.missing == []
+    ledger.check(count)
+    return ledger, proxy.torn
 
 
-async def test_what_was_trimmed_is_announced(fresh: Any) -> None:
+@pytest.mark.parametrize("node_bytes", [300_000, 100_000_000])
+async def test_a_hundred_thousand_records(node_bytes: int) -> None:
+    """Torn dozens of times: all arrive as they were written; of a log that lets go of some, the missing ones are announced."""
+    ledger, tears = await torn(100_000, node_bytes=node_bytes, tears=(40_000, 600_000), pause_every=50, nap_every=5000)
+    assert tears >= 5
+    assert node_bytes < 10_000_000 or ledger.missing == []
+
+
+async def test_what_was_trimmed_is_announced() -> None:
     """A log of a few kilobytes, a reader that pauses and is torn: holes come with their numbers."""
-    count = 3000
-    with served(cache_node_bytes=2_000, persist_linger_seconds=0.0, **without_history()) as server:
-        server.array("x")
-        ledger = Ledger()
-        async with (
-            asyncio.timeout(SECONDS),
-            tearing(server.port, every(4_000, 60_000, seed=3)) as proxy,
-            subscribe(proxy.uri, "x", start=0, retry=QUICK) as events,
-        ):
-            writing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(write(server, "x", count, pause_every=5), server.loop))
-            async for event in events:
-                ledger.take(event)
-                if len(ledger.got) % 200 == 199:
-                    await asyncio.sleep(0.05)
-            await writing
-        ledger.check(count)
-        assert {reason for _, _, reason in ledger.missing} <= {"truncated"}
+    ledger, _ = await torn(3000, node_bytes=2_000, tears=(4_000, 60_000), pause_every=5, nap_every=200)
+    assert {reason for _, _, reason in ledger.missing} <= {"truncated"}
 
 
 async def test_a_server_that_restarts(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy
 import pyarrow
 import pytest
 
+from tiled_stream.http import metadata as routes
+
 RUN = [{"name": "BlueskyRun", "version": "3.0"}]
 
 
@@ -135,3 +137,16 @@ async def test_only_runs_are_validated(run: Any) -> None:
     assert (await validated(run, "GET", "/custom/validate/r/primary"))[0] == 400
     assert (await validated(run, "GET", "/custom/validate/missing"))[0] == 404
     assert (await validated(run, "GET", "/custom/validate/r?fix=maybe"))[0] == 422
+
+
+async def test_children_with_odd_keys_are_told_with_their_container_all_or_none(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "MAX_INLINED", 3)
+    async with serve(exact_count_limit=1) as server:
+        await server.create("c")
+        for number, key in enumerate(("a?b", "plain", "more", "too many")):
+            body = {"id": key, "structure_family": "container", "metadata": {}, "specs": [], "data_sources": []}
+            await server.ok("POST", "/metadata/c", json=body)
+            contents = (await server.ok("GET", "/metadata/c"))["data"]["attributes"]["structure"]["contents"]
+            assert (contents and list(contents)) == (["a?b", "plain", "more"][: number + 1] if number < 3 else None)

@@ -85,9 +85,14 @@ async def _resource(edge: Edge, at: Located, view: View, depth: int) -> dict[str
     return resource(at.node, at.path, view, children=children, contents=contents)
 
 
-async def _children(edge: Edge, at: Located, view: View) -> dict[str, Any]:
-    """All children, told with their container: a client that puts keys into URLs as they are finds those with odd keys so."""
+async def _children(edge: Edge, at: Located, view: View) -> dict[str, Any] | None:
+    """All children, told with their container: a client that puts keys into URLs as they are finds those with odd keys so.
+
+    None if they are too many: clients take what is told for all there is, and a count may be told as less (`exact_count_limit`).
+    """
     listing = await edge.browse.search(at, Search(), Page(limit=MAX_INLINED))
+    if listing.next_cursor is not None:
+        return None
     return {hit.path[-1]: resource(hit.node, hit.path, view, children=hit.children) for hit in listing.hits}
 
 
