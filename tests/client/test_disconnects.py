@@ -118,7 +118,7 @@ def test_torn_anywhere_without_asyncio(server: Served, fresh: Any) -> None:
 
 
 async def torn(count: int, *, node_bytes: int, tears: tuple[int, int], pause_every: int, nap_every: int) -> tuple[Ledger, int]:
-    """What a reader gets who pauses, over a connection that is torn, of a log of about so many bytes; and how often it was torn."""
+    """What a reader gets who pauses, of a log of so many bytes, over a connection that is torn; and how often it was torn."""
     with served(cache_node_bytes=node_bytes, persist_linger_seconds=0.0, **without_history()) as server:
         server.array("x")
         ledger = Ledger()
