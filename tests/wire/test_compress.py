@@ -5,8 +5,12 @@ from __future__ import annotations
 import gzip
 import random
 
+import blosc2
+import numpy
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiled_stream.wire.compress import MINIMUM, compress
 
@@ -53,3 +57,39 @@ def test_a_large_body_that_shrinks_is_compressed() -> None:
 def test_coding_a_tenth_away_is_not_enough() -> None:
     mixed = NOISE[:9_500] + bytes(500)
     assert compress(mixed, "application/octet-stream", "zstd") == (mixed, None)
+
+
+NUMBERS = st.builds(
+    lambda dtype, values: numpy.array(values).astype(dtype),
+    st.sampled_from(["u1", "<u2", ">i4", "<i8", "<f8", "<c16", "S3", "U70"]),
+    st.lists(st.integers(0, 200), min_size=MINIMUM, max_size=MINIMUM + 50),
+)
+
+
+@given(NUMBERS, st.sampled_from([None, 3, 8]))
+def test_blosc2_gives_back_the_bytes(cells: numpy.ndarray, item: int | None) -> None:
+    raw = cells.tobytes()
+    body, coding = compress(raw, "application/octet-stream", "zstd, gzip, blosc2", item=item or cells.itemsize)
+    if coding is None:
+        assert body is raw
+    else:
+        assert coding == "blosc2"
+        assert len(body) < 0.9 * len(raw)
+        assert blosc2.get_cbuffer_sizes(body)[:2] == (len(raw), len(body))
+        assert blosc2.decompress(body) == raw
+
+
+def test_blosc2_is_for_numbers() -> None:
+    accepted = "gzip, deflate, br, zstd, blosc2"
+    steps = numpy.arange(4000, dtype="<i8").tobytes()
+    for media_type, coding in (
+        ("application/octet-stream", "blosc2"),
+        ("application/vnd.apache.arrow.file", "blosc2"),
+        ("text/csv", "zstd"),
+        ("application/json", "zstd"),
+    ):
+        assert compress(steps, media_type, accepted)[1] == coding
+    packed, _ = compress(steps, "application/octet-stream", accepted)
+    plain, _ = compress(steps, "application/octet-stream", "zstd")
+    assert len(packed) < len(plain) / 2
+    assert compress(NOISE, "application/octet-stream", accepted) == (NOISE, None)

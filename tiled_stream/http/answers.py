@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from litestar.response.base import ASGIResponse
 
-from ..wire.compress import MINIMUM, compress
+from ..wire.compress import MINIMUM, compress, is_loaded
 from ..wire.negotiate import wants_msgpack
 from .params import header
 
@@ -40,10 +40,10 @@ async def answer(scope: Any, content: Any, *, headers: dict[str, str] | None = N
     return not_modified(scope, tag) or await _coded(scope, body, media_type, tag, headers or {})
 
 
-async def data_answer(scope: Any, body: bytes, media_type: str, tag: str, *, filename: str | None) -> ASGIResponse:
-    """Data in the format that was chosen."""
+async def data_answer(scope: Any, body: bytes, media_type: str, tag: str, *, filename: str | None, item: int = 8) -> ASGIResponse:
+    """Data in the format that was chosen. `item`: bytes of a number, if they are numbers as they lie in memory."""
     headers = {"Content-Disposition": attachment(filename)} if filename else {}
-    return await _coded(scope, body, media_type, tag, headers)
+    return await _coded(scope, body, media_type, tag, headers, item=item)
 
 
 def data_tag(parts: Iterable[object]) -> str:
@@ -59,15 +59,15 @@ def not_modified(scope: Any, tag: str) -> ASGIResponse | None:
     return ASGIResponse(body=b"", status_code=304, headers={"ETag": tag}, media_type="application/json")
 
 
-async def _coded(scope: Any, body: bytes, media_type: str, tag: str, headers: dict[str, str]) -> ASGIResponse:
+async def _coded(scope: Any, body: bytes, media_type: str, tag: str, headers: dict[str, str], *, item: int = 8) -> ASGIResponse:
     headers["ETag"] = tag
     headers["Vary"] = "Origin"
     if len(body) >= MINIMUM:
         accepted = header(scope, b"accept-encoding") or ""
-        if len(body) > BIG:
-            body, coding = await asyncio.to_thread(compress, body, media_type, accepted)
+        if len(body) > BIG or not is_loaded(accepted):
+            body, coding = await asyncio.to_thread(compress, body, media_type, accepted, item=item)
         else:
-            body, coding = compress(body, media_type, accepted)
+            body, coding = compress(body, media_type, accepted, item=item)
         if coding is not None:
             headers["Content-Encoding"] = coding
             headers["Vary"] = "Origin, Accept-Encoding"

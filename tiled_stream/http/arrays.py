@@ -127,7 +127,7 @@ async def _answer(
     array = await edge.reader.array(at, structure, selection)
     is_quick = array.nbytes <= BIG and media_type not in (PNG, TIFF)
     body = encode_array(array, media_type) if is_quick else await asyncio.to_thread(encode_array, array, media_type)
-    return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"))
+    return await data_answer(request.scope, body, media_type, tag, filename=query.get("filename"), item=array.itemsize)
 
 
 async def _sparse(
