@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.servers.processes import missing
 from tests.servers.redis import DEBIAN, redis_server
+from tiled_stream.log.claims import Claims
 from tiled_stream.log.port import LogEngine
 from tiled_stream.log.redis import RedisLog
 from tiled_stream.log.redis_connect import by_uri
@@ -26,19 +28,23 @@ class TestRedisLog(DurableLogContract):
         return uuid4().hex
 
     @pytest.fixture
-    async def engine(self, url: str, prefix: str) -> AsyncIterator[LogEngine]:
-        log = RedisLog(by_uri(url), prefix=prefix)
+    def claims(self) -> Claims | None:
+        return None
+
+    @pytest.fixture
+    async def engine(self, url: str, prefix: str, claims: Claims | None) -> AsyncIterator[LogEngine]:
+        log = RedisLog(by_uri(url), prefix=prefix, claims=claims)
         await log.open()
         yield log
         await log.close()
 
     @pytest.fixture
-    async def reopen(self, url: str, prefix: str) -> AsyncIterator[Reopen]:
+    async def reopen(self, url: str, prefix: str, claims: Claims | None) -> AsyncIterator[Reopen]:
         opened: list[LogEngine] = []
 
         async def again(engine: LogEngine) -> LogEngine:
             await engine.close()
-            log = RedisLog(by_uri(url), prefix=prefix)
+            log = RedisLog(by_uri(url), prefix=prefix, claims=claims)
             await log.open()
             opened.append(log)
             return log
@@ -46,6 +52,14 @@ class TestRedisLog(DurableLogContract):
         yield again
         for log in opened:
             await log.close()
+
+
+class TestRedisLogWithClaims(TestRedisLog):
+    """Every body that is not empty rests in a file."""
+
+    @pytest.fixture
+    def claims(self, tmp_path: Path) -> Claims:
+        return Claims(tmp_path / "claims", above=1)
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,13 @@ from ..domain.errors import Conflict, EpochChanged, Gone, Truncated, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
-from .codec import decode_event, encode_event
+from .claims import Claims
+from .codec import decode_event
 from .port import UNGUARDED, Lag, Lease, Retention
 from .redis_appends import Append, Appends
 from .redis_backlog import REMEMBER, RedisBacklog, closed
 from .redis_check import check, figures
+from .redis_claims import RedisClaims
 from .redis_connect import Connect
 from .redis_connection import Connection
 from .redis_hints import Hints
@@ -48,7 +50,7 @@ class RedisLog:
     """`connect` gives a new client; `prefix` tells deployments apart; `patience`: seconds that Redis may be away unnoticed.
 
     `synced`: an append is acknowledged when it is on the server's disk. `strict`: refuse a Redis that may forget.
-    `is_temporary`: all keys under the prefix go when the log is closed.
+    `is_temporary`: all keys under the prefix go when the log is closed. `claims`: where large bodies rest; None: in Redis.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RedisLog:
         strict: bool = False,
         is_temporary: bool = False,
         patience: float = _PATIENCE,
+        claims: Claims | None = None,
     ) -> None:
         self._prefix = prefix
         self._base = f"{{{prefix}}}:"
@@ -76,7 +79,8 @@ class RedisLog:
             synced=synced,
             new_epoch=_new_epoch,
         )
-        self._backlog = RedisBacklog(self._questions, self._base, heads=self._heads)
+        self._claims = RedisClaims(claims, self._questions, self._base)
+        self._backlog = RedisBacklog(self._questions, self._base, heads=self._heads, unclaimed=self._claims.drop)
         self._hints = Hints(connect(), self._base, heads=self._heads, rung=self._backlog.rung)
         self._begin_script, self._drop_script = Script("begin"), Script("drop")
         self._epoch = ""
@@ -137,6 +141,8 @@ class RedisLog:
             "tiled_stream_redis_used_memory_bytes": memory["used_memory"],
             "tiled_stream_redis_max_memory_bytes": memory["maxmemory"],
             "tiled_stream_redis_errors_total": float(errors),
+            "tiled_stream_log_claims_total": float(self._claims.bodies),
+            "tiled_stream_log_claimed_bytes_total": float(self._claims.bytes),
         }
 
     # ---------------------------------------------------------------- Log
@@ -152,11 +158,13 @@ class RedisLog:
         self._check_open()
         if not drafts:
             raise ValueError("nothing to append")
-        encoded = [(d.time, encode_event(d.event), d.payload) for d in drafts]
-        size = sum(len(event) + len(payload) for _, event, payload in encoded)
+        encoded = await self._claims.encoded(node, drafts)
+        size = sum(len(draft.event) + len(draft.payload) for draft in encoded)
         known_epoch, known = self._known.get(node, ("", 0))
         done = await self._appends.append(Append(node, encoded, expected, floor, known, known_epoch, self._epoch, guards, size))
         self._live_in(done.epoch)
+        if done.outcome != "ok":
+            await self._claims.give_back(node, encoded)
         if done.outcome == "gone":
             raise Gone(f"The node {node} was deleted.")
         if done.outcome == "moved":
@@ -231,6 +239,7 @@ class RedisLog:
         self._check_open()
         if nodes:
             await self._questions.run(self._drop_script, self._base, REMEMBER, *nodes)
+            await self._claims.drop_nodes(nodes)
 
     # ------------------------------------------------------------- Backlog
 
@@ -267,6 +276,8 @@ class RedisLog:
 
     async def trim(self, policy: Retention, *, now: float, nodes: Sequence[NodeId] | None = None) -> int:
         self._check_open()
+        if nodes is None:
+            await self._claims.sweep()
         return await self._backlog.trim(policy, now=now, nodes=nodes)
 
     # --------------------------------------------------------------- inside
@@ -282,7 +293,7 @@ class RedisLog:
 
     async def _records(self, node: NodeId, page: list[tuple[int, dict[bytes, bytes]]], *, headers: bool) -> list[Record]:
         """The records of a page, with their payloads, wherever these lie."""
-        absent = [] if headers else [sequence for sequence, fields in page if b"p" not in fields]
+        absent = [] if headers else [sequence for sequence, fields in page if b"p" not in fields and b"c" not in fields]
         payloads: dict[int, bytes] = {}
         if absent:
             entries = await self._pages.ask("XRANGE", f"{self._base}p:{node}", f"{absent[0]}-0", f"{absent[-1]}-0")
@@ -290,6 +301,8 @@ class RedisLog:
         records = []
         for sequence, fields in page:
             payload = b"" if headers else fields.get(b"p", payloads.get(sequence))
+            if payload is None and b"c" in fields:
+                payload = await self._claims.body(node, sequence, fields[b"c"].decode())
             if payload is None:
                 break  # it left the log between the two questions; the next reading tells
             records.append(Record(sequence, float(fields[b"t"]), decode_event(fields[b"e"]), payload))

@@ -22,7 +22,7 @@ from ..domain.nodes import NodeId
 from .redis_connection import Command, Connection
 from .redis_link import Script, unavailable
 
-__all__ = ["SMALL", "Append", "Appended", "Appends"]
+__all__ = ["SMALL", "Append", "Appended", "Appends", "Encoded"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,25 @@ _PAUSE = 0.02
 _NOT_NOW = (ReadOnlyError, TryAgainError, ClusterDownError)
 
 
+class Encoded(msgspec.Struct, frozen=True):
+    """A draft as it is sent. `claimed`: bytes of the body that `payload`, a token, stands for; 0: it is the body itself."""
+
+    time: float
+    event: bytes
+    payload: bytes
+    claimed: int = 0
+
+    @property
+    def how(self) -> str:
+        """How the payload lies, in the words of `append.lua`."""
+        return f"c{self.claimed}" if self.claimed else "1" if len(self.payload) <= SMALL else "0"
+
+
 class Append(msgspec.Struct, frozen=True, eq=False):
-    """What is asked for: drafts as (time, event, payload), what this process knows of the node's head, and in which epoch."""
+    """What is asked for: drafts, what this process knows of the node's head, and in which epoch."""
 
     node: NodeId
-    drafts: Sequence[tuple[float, bytes, bytes]]
+    drafts: Sequence[Encoded]
     expected: int | None
     floor: int
     known: int
@@ -208,6 +222,6 @@ class Appends:
             ]
             for guarded, head in append.guards.items():
                 arguments += [guarded, head]
-            for time, event, payload in append.drafts:
-                arguments += [repr(time), event, payload, "1" if len(payload) <= SMALL else "0"]
+            for draft in append.drafts:
+                arguments += [repr(draft.time), draft.event, draft.payload, draft.how]
         return arguments

@@ -31,12 +31,21 @@ _LOOK = 1.0
 
 
 class RedisBacklog:
-    """See `Backlog`. `heads` tells heads of nodes, None for one that was dropped; `hints` are those of the log."""
+    """See `Backlog`. `heads` tells heads of nodes, None for one that was dropped; `unclaimed` is told of bodies that nothing
+    names any more, as nodes and tokens."""
 
-    def __init__(self, questions: Link, base: str, *, heads: Callable[[Sequence[NodeId]], Awaitable[list[int | None]]]) -> None:
+    def __init__(
+        self,
+        questions: Link,
+        base: str,
+        *,
+        heads: Callable[[Sequence[NodeId]], Awaitable[list[int | None]]],
+        unclaimed: Callable[[Sequence[tuple[NodeId, str]]], Awaitable[None]],
+    ) -> None:
         self._questions = questions
         self._base = base
         self._heads_of = heads
+        self._unclaimed = unclaimed
         self._scripts = {name: Script(name) for name in ("claim", "renew", "settle", "release", "want", "trim")}
         # How many here wait for a node to be persisted, and tasks that nobody waits for.
         self._wanting: Counter[NodeId] = Counter()
@@ -126,10 +135,11 @@ class RedisBacklog:
             return 0
         left, more = 0, 1
         while more:
-            gone, more = await self._run(
+            gone, more, claims = await self._run(
                 "trim", policy.node_bytes, policy.total_bytes, repr(now - policy.seconds), _TRIM, *(nodes or ())
             )
             left += int(gone)
+            await self._unclaimed([(claims[n].decode(), claims[n + 1].decode()) for n in range(0, len(claims), 2)])
         return left
 
     # --------------------------------------------------------------- inside

@@ -15,6 +15,7 @@ import msgspec
 from ..catalog.port import Catalog
 from ..domain.nodes import Spec
 from ..domain.uris import redacted
+from ..log.claims import Claims
 from ..log.port import LogEngine
 from ..storage.port import ArrayStore, PartStore, TableStore
 from ..storage.tables import Tables
@@ -147,7 +148,14 @@ def _log(settings: Settings, places: Places) -> LogEngine:
         synced=settings.log_sync == "full",
         strict=settings.cache_strict,
         is_temporary=settings.temp,
+        claims=_claims(settings, places),
     )
+
+
+def _claims(settings: Settings, places: Places) -> Claims | None:
+    if places.arrays is None or not settings.cache_claim_bytes:
+        return None
+    return Claims(places.arrays / ".claims", above=settings.cache_claim_bytes, synced=settings.log_sync == "full")
 
 
 def _log_place(settings: Settings, catalog: Path | str) -> Path | str | None:

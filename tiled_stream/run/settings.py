@@ -50,7 +50,14 @@ ALIASES = {
     "TILED_WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": "webhook_allow_private_addresses",
 }
 #: Times and sizes for which zero has a meaning, and those for which it would mean that nothing works.
-_AT_LEAST_ZERO = ("cache_data_ttl", "cache_node_bytes", "cache_total_bytes", "persist_linger_seconds", "drain_timeout_seconds")
+_AT_LEAST_ZERO = (
+    "cache_data_ttl",
+    "cache_node_bytes",
+    "cache_total_bytes",
+    "cache_claim_bytes",
+    "persist_linger_seconds",
+    "drain_timeout_seconds",
+)
 _ABOVE_ZERO = (
     "catalog_pool_size",
     "storage_pool_size",
@@ -132,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_data_ttl: seconds that persisted records stay in the log for late subscribers
     cache_node_bytes: bytes of persisted records that stay in the log, of one node
     cache_total_bytes: bytes of persisted records that stay in the log, of all nodes
+    cache_claim_bytes: bodies of so many bytes or more rest beside the arrays while they are in the log in Redis; 0: none do
     history: tell late subscribers from storage what the log has let go of; switched off it is announced as a gap
     log_sync: "normal": acknowledged writes survive a killed process; "full": a power cut too, at the price of an fsync
         (with Redis: of `WAITAOF`, which needs Redis 7.2 or Valkey)
@@ -196,6 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_node_bytes: int = 64 << 20
     history: bool = True
     cache_total_bytes: int = 512 << 20
+    cache_claim_bytes: int = 4 << 20
     log_sync: Literal["normal", "full"] = "normal"
     persist: bool = True
     persist_linger_seconds: float = 0.25

@@ -1,7 +1,8 @@
 -- ARGV: new epoch, key of this writer, token of this batch, seconds that clean nodes are remembered, number of appends; for each append:
 --   node, expected ("" for none), floor, known head, epoch in which it was known, epoch of the guards, number of guards,
 --   number of drafts;
---   for each guard: node, head; for each draft: time, event, payload, small?
+--   for each guard: node, head; for each draft: time, event, payload or token, how it lies (1 in the record, 0 beside it,
+--   c and the number of bytes that the token stands for)
 -- Returns the epoch, and for each append: what became of it (ok, conflict, moved, gone, lost) and a sequence.
 --
 -- A batch that is sent twice (its answer was lost) is done once: the answer is kept beside the records, in the same step.
@@ -58,14 +59,18 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
   for i = 0, drafts - 1 do
     local place = first_draft + 4 * i
     local time, event, payload = ARGV[place], ARGV[place + 1], ARGV[place + 2]
+    local how, bytes_of_it = ARGV[place + 3], #payload
     head = head + 1
-    if ARGV[place + 3] == '1' then
-      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', #payload, 'p', payload)
-    else
-      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', #payload)
+    if how == '1' then
+      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', bytes_of_it, 'p', payload)
+    elseif how == '0' then
+      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', bytes_of_it)
       call('XADD', base .. 'p:' .. node, id(head), 'p', payload)
+    else
+      bytes_of_it = num(how:sub(2))
+      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', text(bytes_of_it), 'c', payload)
     end
-    added = added + #payload + OVERHEAD
+    added = added + bytes_of_it + OVERHEAD
   end
   call('SET', head_key, text(head))
   call('HSET', state_key, 's', text(settled), 'a', text(first), 'b', text(bytes + added))

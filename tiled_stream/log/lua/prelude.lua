@@ -3,7 +3,8 @@
 --   catalog          the catalog whose log this is
 --   h:NODE           head of a node: a number, or "-" once it was dropped
 --   n:NODE           hash: s settled, a first retained, b bytes retained, f fence of the lease in force
---   r:NODE, p:NODE   streams under the ids SEQUENCE-0: records (t time, e event, n bytes of payload, p a small payload), large payloads
+--   r:NODE, p:NODE   streams under the ids SEQUENCE-0: records (t time, e event, n bytes of payload, p a small payload or
+--                    c the token of a very large one), payloads of middle size
 --   since            nodes that owe something, by the time of the oldest record they owe
 --   free, leased     the same nodes: those to be claimed by turn, the others by when (ms) they can be claimed again
 --   wanted           nodes that a reader waits for, by the highest sequence waited for

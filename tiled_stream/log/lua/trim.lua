@@ -1,7 +1,7 @@
--- ARGV: bytes a node, bytes in all, oldest time that stays, how many records at most, nodes (none: all). Returns how many left, and 1 if
--- there is more to do. Only settled records leave, oldest first.
+-- ARGV: bytes a node, bytes in all, oldest time that stays, how many records at most, nodes (none: all). Returns how many left, 1 if there
+-- is more to do, and nodes and tokens of the bodies that these records named. Only settled records leave, oldest first.
 local node_bytes, total_bytes, cutoff, budget = num(ARGV[1]), num(ARGV[2]), num(ARGV[3]), num(ARGV[4])
-local left = 0
+local left, claims = 0, {}
 
 local function trim(node, may_leave) -- from the front, while may_leave(time, bytes) says so
   local state_key = base .. 'n:' .. node
@@ -20,6 +20,10 @@ local function trim(node, may_leave) -- from the front, while may_leave(time, by
       if left >= budget or not may_leave(num(fields[2]), bytes) then
         stays = true
         break
+      end
+      if fields[7] == 'c' then
+        claims[#claims + 1] = node
+        claims[#claims + 1] = fields[8]
       end
       first, left = first + 1, left + 1
       bytes = bytes - num(fields[6]) - OVERHEAD
@@ -84,4 +88,4 @@ while left < budget and num(call('GET', base .. 'bytes')) > total_bytes do
   end)
   if left == before then break end
 end
-return {left, left >= budget and 1 or 0}
+return {left, left >= budget and 1 or 0, claims}
