@@ -73,7 +73,7 @@ async def test_large_bodies_rest_in_files_and_are_read_like_others(log: RedisLog
         path.unlink()
     assert [record.sequence for record in await log.read(node, 0, headers=True)] == [1, 2, 3, 4, 5]
     figures = await log.figures()
-    assert (figures["tiled_stream_log_claims_total"], figures["tiled_stream_log_claimed_bytes_total"]) == (2, 4 * BIG)
+    assert (figures["tiled_stream_redis_claims_total"], figures["tiled_stream_redis_claimed_bytes_total"]) == (2, 4 * BIG)
 
 
 async def test_redis_holds_tokens(tmp_path: Path) -> None:

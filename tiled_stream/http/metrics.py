@@ -52,8 +52,11 @@ FIGURES: dict[str, tuple[str, str]] = {
     "tiled_stream_redis_used_memory_bytes": ("gauge", "Bytes of memory that Redis uses."),
     "tiled_stream_redis_max_memory_bytes": ("gauge", "Bytes of memory that Redis may use; 0: no limit."),
     "tiled_stream_redis_errors_total": ("counter", "Questions and appends that Redis did not answer, of this process."),
-    "tiled_stream_log_claims_total": ("counter", "Bodies put into files because they are too large for Redis, by this process."),
-    "tiled_stream_log_claimed_bytes_total": ("counter", "Bytes of these bodies."),
+    "tiled_stream_redis_claims_total": (
+        "counter",
+        "Bodies put into files because they are too large for Redis, by this process.",
+    ),
+    "tiled_stream_redis_claimed_bytes_total": ("counter", "Bytes of these bodies."),
 }
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

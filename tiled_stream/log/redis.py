@@ -141,8 +141,8 @@ class RedisLog:
             "tiled_stream_redis_used_memory_bytes": memory["used_memory"],
             "tiled_stream_redis_max_memory_bytes": memory["maxmemory"],
             "tiled_stream_redis_errors_total": float(errors),
-            "tiled_stream_log_claims_total": float(self._claims.bodies),
-            "tiled_stream_log_claimed_bytes_total": float(self._claims.bytes),
+            "tiled_stream_redis_claims_total": float(self._claims.bodies),
+            "tiled_stream_redis_claimed_bytes_total": float(self._claims.bytes),
         }
 
     # ---------------------------------------------------------------- Log
