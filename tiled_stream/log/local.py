@@ -28,8 +28,8 @@ from ..domain.position import Position
 from .codec import encode_event
 from .local_commit import Append, Commits
 from .local_file import LogFile, RecordRow, Synchronous
-from .memory import MemoryLog, placed
-from .node_log import RECORD_OVERHEAD, NodeLog
+from .memory import MemoryLog
+from .node_log import RECORD_OVERHEAD, NodeLog, placed
 from .port import UNGUARDED, Lease
 
 __all__ = ["LocalLog"]

@@ -23,7 +23,7 @@ from ..domain.errors import Conflict, EpochChanged, Gone, LeaseLost, Truncated, 
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
-from .node_log import RECORD_OVERHEAD, NodeLog, Retained
+from .node_log import RECORD_OVERHEAD, NodeLog, Retained, placed
 from .port import UNGUARDED, Lag, Lease, Retention
 
 __all__ = ["RECORD_OVERHEAD", "MemoryLog"]
@@ -33,9 +33,13 @@ Wanted = tuple[int, "asyncio.Future[None]"]
 
 
 class MemoryLog:
-    """`monotonic` gives seconds for leases; tests advance their own."""
+    """`max_bytes`: how much it takes before appends are refused, which happens while storage is down for long.
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    `monotonic` gives seconds for leases; tests advance their own.
+    """
+
+    def __init__(self, *, max_bytes: int = 4 << 30, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._max_bytes = max_bytes
         self._monotonic = monotonic
         self._epoch = uuid4().hex
         self._nodes: dict[NodeId, NodeLog] = {}
@@ -93,6 +97,8 @@ class MemoryLog:
         guards: Mapping[NodeId, int] = UNGUARDED,
     ) -> Position:
         self._check(node)
+        if self._bytes > self._max_bytes:
+            raise Unavailable("The log, which is in memory, is full: storage does not keep up. Try again.", retry_after=5.0)
         self._check_guards(guards)
         log = self._nodes.get(node)
         records = placed(drafts, log.head if log else 0, expected, floor)
@@ -375,16 +381,6 @@ class MemoryLog:
     def _check_open(self) -> None:
         if self._is_closed:
             raise _closed()
-
-
-def placed(drafts: Sequence[Draft], head: int, expected: int | None, floor: int) -> list[Record]:
-    """The drafts as records at their sequences; nothing is visible yet."""
-    if not drafts:
-        raise ValueError("nothing to append")
-    head = max(head, floor)
-    if expected is not None and expected != head:
-        raise Conflict(f"The log stands at {head}, not at {expected}.", head=head)
-    return [Record(sequence, d.time, d.event, d.payload) for sequence, d in enumerate(drafts, start=head + 1)]
 
 
 async def _rung(bell: asyncio.Event, seconds: float | None) -> None:

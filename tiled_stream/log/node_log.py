@@ -11,9 +11,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from ..domain.events import Record
+from ..domain.errors import Conflict
+from ..domain.events import Draft, Record
 
-__all__ = ["RECORD_OVERHEAD", "NodeLog", "Retained"]
+__all__ = ["RECORD_OVERHEAD", "NodeLog", "Retained", "placed"]
 
 #: What a record costs beside its payload, for retention: header and bookkeeping. Bytes, estimated.
 RECORD_OVERHEAD = 400
@@ -154,3 +155,13 @@ class NodeLog:
         for record in records:
             self.retained.push(record)
         self.head = records[-1].sequence
+
+
+def placed(drafts: Sequence[Draft], head: int, expected: int | None, floor: int) -> list[Record]:
+    """The drafts as records at their sequences; nothing is visible yet."""
+    if not drafts:
+        raise ValueError("nothing to append")
+    head = max(head, floor)
+    if expected is not None and expected != head:
+        raise Conflict(f"The log stands at {head}, not at {expected}.", head=head)
+    return [Record(sequence, d.time, d.event, d.payload) for sequence, d in enumerate(drafts, start=head + 1)]

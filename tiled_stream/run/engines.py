@@ -23,6 +23,8 @@ from .settings import POSTGRES, Settings, SettingsError
 
 __all__ = ["Engines", "Places", "catalog_at", "catalog_of", "catalog_place", "engines_of", "places_of"]
 
+#: Bytes of records in memory that wait for a storage that is down.
+_UNPERSISTED = 2 << 30
 _SCHEME = re.compile(r"[a-z][a-z0-9+]*://")
 
 
@@ -128,7 +130,7 @@ def _log(settings: Settings, places: Places) -> LogEngine:
     if places.log is None:
         from ..log.memory import MemoryLog
 
-        return MemoryLog()
+        return MemoryLog(max_bytes=settings.cache_total_bytes + _UNPERSISTED)
     if isinstance(places.log, Path):
         from ..log.local import LocalLog
 
