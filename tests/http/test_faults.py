@@ -7,8 +7,10 @@ import logging
 from typing import Any
 
 import numpy
+import pyarrow
 import pytest
 
+from tests.http.conftest import arrow_file
 from tiled_stream.domain import errors
 from tiled_stream.http.faults import FAULTS, close_code_of, error_headers, status_of
 
@@ -74,3 +76,31 @@ async def test_what_cannot_be_done_now_says_when_to_come_again(server: Any) -> N
         response = await server.client.get("/api/v1/array/full/a")
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert response.json() == {"detail": "Storage is behind."}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (errors.Unavailable("The log is full.", retry_after=3), 429),
+        (errors.InDoubt("It may have been written all the same.", retry_after=3), 503),
+    ],
+)
+async def test_an_append_that_did_nothing_is_one_that_stock_clients_repeat(
+    server: Any, fault: errors.Unavailable, status: int
+) -> None:
+    """They repeat an append after 429 alone; everything else that is safe to repeat they repeat after 503."""
+    rows = pyarrow.table({"x": [1, 2]})
+    await server.table("t", rows)
+    log = server.assembly.services.log
+    body = {"content": arrow_file(rows), "headers": {"Content-Type": "application/vnd.apache.arrow.file"}}
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(log), "append", refused)
+        append = await server.client.patch("/api/v1/table/partition/t?partition=0", **body)
+        replace = await server.client.put("/api/v1/table/partition/t?partition=0", **body)
+    assert (append.status_code, append.headers["retry-after"], append.json()["detail"]) == (status, "3", str(fault))
+    assert (replace.status_code, replace.headers["retry-after"]) == (503, "3")
+    assert (await server.client.patch("/api/v1/table/partition/t?partition=0", **body)).status_code == 200

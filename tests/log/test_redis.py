@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
@@ -13,7 +14,7 @@ import redis
 
 from tests.servers.processes import until
 from tests.servers.redis import RedisServer, redis_server
-from tiled_stream.domain.errors import Conflict, EpochChanged, LeaseLost, Truncated, Unavailable
+from tiled_stream.domain.errors import Conflict, EpochChanged, InDoubt, LeaseLost, Truncated, Unavailable
 from tiled_stream.log.port import Retention
 from tiled_stream.log.redis import RedisLog
 from tiled_stream.log.redis_connect import by_uri
@@ -340,7 +341,7 @@ async def test_a_redis_that_is_away_is_told_and_comes_back(server: RedisServer) 
         await log.append(node, draft(1))
         await asyncio.to_thread(server.stop)
         async with asyncio.timeout(10):
-            with pytest.raises(Unavailable, match=r"cannot be reached.*It may have been written"):
+            with pytest.raises(Unavailable, match=r"cannot be reached"):
                 await log.append(node, draft(2))
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await log.read(node, 0)
@@ -454,3 +455,34 @@ async def test_figures(server: RedisServer) -> None:
         assert 10_000 <= figures["tiled_stream_log_bytes"] < 11_000
         assert figures["tiled_stream_redis_used_memory_bytes"] > 500_000
         assert figures["tiled_stream_redis_errors_total"] == 0
+
+
+# ------------------------------------------------------ what is certain, and what is in doubt
+
+
+async def test_a_server_that_is_away_did_nothing_for_certain(server: RedisServer) -> None:
+    """Nothing is sent into a connection that the server has hung up, nor to nobody."""
+    node = new_id()
+    async with opened(server.url, patience=0.3) as log:
+        await log.append(node, draft(1))
+        server.stop()
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            with pytest.raises(Unavailable) as refused:
+                await log.append(node, draft(1))
+            assert not isinstance(refused.value, InDoubt)
+            assert "may have been" not in str(refused.value)
+        await asyncio.to_thread(server.start)
+        assert (await log.append(node, draft(1))).sequence == 2
+
+
+async def test_a_lost_answer_is_in_doubt(server: RedisServer) -> None:
+    node = new_id()
+    async with opened(server.url, patience=0.3) as log:
+        await log.append(node, draft(1))
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(InDoubt, match="It may have been written all the same"):
+                await log.append(node, draft(1))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)

@@ -49,6 +49,8 @@ async def write(client: httpx.AsyncClient, table: Table, stop: asyncio.Event) ->
             continue
         if response.status_code == 200:
             table.acknowledged.append(number)
+        elif response.status_code == 429:  # nothing was done: it must never appear
+            await asyncio.sleep(0.05)
         else:
             assert response.status_code in (502, 503, 504), (response.status_code, response.text)
             table.unknown.add(number)

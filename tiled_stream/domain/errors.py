@@ -131,6 +131,10 @@ class Unavailable(TiledStreamError):
         self.retry_after = retry_after
 
 
+class InDoubt(Unavailable):
+    """Was begun and not confirmed: it may be done, or half-way. Any other `Unavailable` of a write did nothing."""
+
+
 class LeaseLost(Unavailable):
     """The lease ran out and another persister holds the node now."""
 

@@ -16,7 +16,7 @@ from litestar.exceptions import HTTPException
 from ..domain import errors
 from .params import base_url
 
-__all__ = ["FAULTS", "close_code_of", "error_headers", "error_response", "handlers", "status_of"]
+__all__ = ["FAULTS", "UNTOUCHED", "close_code_of", "error_headers", "error_response", "handlers", "status_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
     errors.Forbidden: (403, 4003),
     errors.TooOften: (429, 1013),
     errors.Refused: (400, 4400),
+    errors.InDoubt: (503, 1013),
     errors.LeaseLost: (503, 1013),
     errors.Unavailable: (503, 1013),
     errors.Truncated: (503, 1013),
@@ -42,6 +43,9 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
     errors.LogError: (503, 1013),
     errors.TiledStreamError: (500, 1011),
 }
+#: What a route that must not be carried out twice says instead of 503 when nothing was done: stock clients repeat an append only
+#: after a 429, for after a 503 of whatever stands between it might have been done.
+UNTOUCHED = 429
 
 
 def status_of(error: errors.TiledStreamError) -> int:
@@ -82,7 +86,10 @@ def _foreseen(request: Request[Any, Any, Any], error: errors.TiledStreamError) -
     headers = error_headers(error)
     if isinstance(error, errors.Unauthenticated):
         headers["X-Tiled-Root"] = base_url(request.scope, request.app.state["edge"].settings.root_path)
-    return error_response(status_of(error), str(error), headers)
+    route = request.scope.get("route_handler")
+    is_once = route is not None and route.opt.get("once", False)
+    is_untouched = isinstance(error, errors.Unavailable) and not isinstance(error, errors.InDoubt)
+    return error_response(UNTOUCHED if is_once and is_untouched else status_of(error), str(error), headers)
 
 
 def _framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -83,7 +83,7 @@ async def put_partition(request: Connection) -> ASGIResponse:
     return null()
 
 
-@patch("/table/partition/{path:path}", opt={"scopes": ("write:data",)}, status_code=200)
+@patch("/table/partition/{path:path}", opt={"scopes": ("write:data",), "once": True}, status_code=200)
 async def patch_partition(request: Connection) -> ASGIResponse:
     """Append rows to a partition."""
     _check_body_type(request)

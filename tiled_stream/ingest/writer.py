@@ -132,8 +132,8 @@ class Writer:
     async def submit(self, path: tuple[str, ...], command: Command, *, ack: Ack = "log") -> Accepted:
         """Decide `command` against the node at `path` and append its events.
 
-        Raises a `Refused` (nothing was appended) or `Unavailable` (nothing was appended, or with ``ack="persisted"``: it is in
-        the log but storage did not confirm in time). Cancelled: appended whole or not at all.
+        Raises a `Refused` or `Unavailable` (nothing was appended), or `InDoubt`: it may have been; with ``ack="persisted"``, it
+        is in the log but storage did not confirm in time. Cancelled: appended whole or not at all.
         """
         node, accepted = await self._decide(path, command)
         if ack == "persisted" and accepted.position is not None:

@@ -43,8 +43,8 @@ class Log(Protocol):
         sequences rising after a log was lost (I1). With `expected`, appends only if ``max(head, floor)`` equals it, else
         `Conflict` with `.head`. With `guards`, only if no head of those nodes is above these (and none was dropped), in the
         epoch in force, else `Conflict` without a head: what the caller has looked at has not moved since. Raises `Gone` if the
-        node was dropped, `Unavailable` if the engine cannot take it now (then nothing was appended). Cancelled: appended whole or
-        not at all. No drafts: ValueError.
+        node was dropped, `Unavailable` if the engine cannot take it now (then nothing was appended), `InDoubt` if it cannot tell
+        whether it was. Cancelled: appended whole or not at all. No drafts: ValueError.
         """
         ...
 

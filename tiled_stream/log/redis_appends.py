@@ -1,7 +1,7 @@
 """Appends of this process to a log in Redis, one batch at a time: what comes while a batch is on its way travels in the next.
 
 What must stay true: a batch is done once, however often it has to be sent (its token tells the server that it knows it), and an
-append whose answer never came is told `Unavailable`, with the doubt in it.
+append that was sent and whose answer never came is told `InDoubt`, any other one that failed `Unavailable`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, Red
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TookTooLong
 
-from ..domain.errors import Unavailable
+from ..domain.errors import InDoubt, Unavailable
 from ..domain.nodes import NodeId
 from .redis_connection import Command, Connection
 from .redis_link import Script, unavailable
@@ -137,7 +137,7 @@ class Appends:
             except Unavailable as error:
                 for waiting in batch:
                     if not waiting.answer.done():
-                        waiting.answer.set_exception(Unavailable(str(error), retry_after=1.0))
+                        waiting.answer.set_exception(type(error)(str(error), retry_after=error.retry_after))
                 continue
             for waiting, answer in zip(batch, answers, strict=True):
                 if not waiting.answer.done():
@@ -159,7 +159,7 @@ class Appends:
         return batch
 
     async def _done(self, batch: Sequence[_Waiting]) -> list[Appended]:
-        """Send until it is answered. `Unavailable` when that takes too long."""
+        """Send until it is answered. `Unavailable`, or `InDoubt`, when that takes too long."""
         self._batches += 1
         arguments = self._arguments(batch)
         loop = asyncio.get_running_loop()
@@ -169,16 +169,15 @@ class Appends:
                 return await self._once(arguments)
             except (Disconnected, TookTooLong, OSError) as error:
                 self.errors += 1
-                in_doubt = True
+                in_doubt = in_doubt or self._connection.was_sent
                 failure = unavailable(error)
             except RedisError as error:
                 self.errors += 1
                 failure = unavailable(error)
                 if not isinstance(error, _NOT_NOW):
-                    raise failure from error
+                    raise (_doubt(failure) if in_doubt else failure) from error
             if loop.time() > deadline:
-                doubt = " It may have been written all the same." if in_doubt else ""
-                raise Unavailable(f"{failure}{doubt}")
+                raise _doubt(failure) if in_doubt else failure
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
@@ -225,3 +224,7 @@ class Appends:
             for draft in append.drafts:
                 arguments += [repr(draft.time), draft.event, draft.payload, draft.how]
         return arguments
+
+
+def _doubt(failure: Unavailable) -> InDoubt:
+    return InDoubt(f"{failure} It may have been written all the same.", retry_after=failure.retry_after)

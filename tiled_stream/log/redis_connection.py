@@ -32,16 +32,23 @@ class Connection:
         self._client = client
         self._seconds = seconds
         self._connection: Any = None
+        #: Whether the last exchange may have reached the server.
+        self.was_sent = False
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, in order; an error that Redis answers is a value. Raises what redis-py raises, and `TimeoutError`."""
+        self.was_sent = False
         try:
             async with asyncio.timeout(self._seconds):
                 if self._connection is None:
                     self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-                elif not self._connection.is_connected:
-                    await self._connection.connect()  # behind Sentinels: to whom they name now
+                else:
+                    if self._is_lost():
+                        await self._connection.disconnect(nowait=True)
+                    if not self._connection.is_connected:
+                        await self._connection.connect()  # behind Sentinels: to whom they name now
                 packed = b"".join([hiredis.pack_command(command) for command in commands])
+                self.was_sent = True
                 await self._connection.send_packed_command(packed, check_health=False)
                 return [await self._answer() for _ in commands]
         except BaseException:
@@ -54,6 +61,11 @@ class Connection:
         if self._connection is not None:
             await self._client.connection_pool.release(self._connection)
         await let_go(self._client)
+
+    def _is_lost(self) -> bool:
+        """Whether the server has hung up. What is sent all the same would be in doubt for nothing."""
+        reader: asyncio.StreamReader | None = getattr(self._connection, "_reader", None)
+        return reader is not None and (reader.at_eof() or reader.exception() is not None)
 
     async def _answer(self) -> Any:
         try:

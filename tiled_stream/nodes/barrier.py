@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..domain.errors import Gone, Unavailable
+from ..domain.errors import Gone, InDoubt, Unavailable
 from ..domain.nodes import NodeId
 from ..log.port import LogEngine
 
@@ -33,8 +33,11 @@ class Barrier:
         await self._reach(await self._log.dirty())
 
     async def reach(self, node: NodeId, sequence: int) -> None:
-        """Wait until `sequence` of `node` is persisted."""
-        await self._reach([(node, sequence)])
+        """Wait until `sequence` of `node`, which was just appended, is persisted. `InDoubt` if that takes too long."""
+        try:
+            await self._reach([(node, sequence)])
+        except Unavailable as error:
+            raise InDoubt(f"It was written, but: {error}", retry_after=error.retry_after) from None
 
     async def _reach(self, owed: list[tuple[NodeId, int]]) -> None:
         try:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from ..catalog.port import Catalog
-from ..domain.errors import Gone, Unavailable
+from ..domain.errors import Gone, InDoubt, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
@@ -63,7 +63,7 @@ class Flaky:
             raise Unavailable("Out of order, on purpose; nothing was done.")
         result = await call()
         if when == "after":
-            raise Unavailable("Out of order, on purpose; it was done all the same.")
+            raise InDoubt("Out of order, on purpose; it was done all the same.")
         return result
 
 
