@@ -30,6 +30,7 @@ __all__ = [
     "EpochChanged",
     "Forbidden",
     "Gone",
+    "InDoubt",
     "LeaseLost",
     "LogError",
     "Malformed",
