@@ -69,11 +69,11 @@ async def test_a_table_is_replaced_and_appended_in_order(core: Core) -> None:
 
 async def test_a_read_after_the_acknowledgement_shows_the_write(core: Core) -> None:
     await core.array("x", shape=(1,))
-    at = await core.browse.resolve(("x",))
-    structure = at.node.structure
-    assert isinstance(structure, ArrayStructure)
     for n in range(20):
         await core.writer.submit(("x",), WriteArray(numpy.array([float(n)]).tobytes()))
+        at = await core.browse.resolve(("x",))
+        structure = at.node.structure
+        assert isinstance(structure, ArrayStructure)
         assert (await core.reader.array(at, structure, whole((1,)))).tolist() == [float(n)]  # I7
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 from ..domain.errors import Gone, InDoubt, Unavailable
 from ..domain.nodes import NodeId
 from ..log.port import LogEngine
 
 __all__ = ["Barrier"]
+
+#: Nodes of which a barrier remembers how far they are persisted.
+_REMEMBERED = 20_000
 
 
 class Barrier:
@@ -17,6 +21,8 @@ class Barrier:
     def __init__(self, log: LogEngine, *, timeout: float) -> None:
         self._log = log
         self._timeout = timeout
+        # Up to where nodes are known to be persisted, least recently asked first. That never changes back (I4).
+        self._persisted: OrderedDict[NodeId, int] = OrderedDict()
 
     async def settle(self, *nodes: NodeId) -> None:
         """Wait until all that is now in the logs of `nodes` is persisted. A deleted node has nothing to wait for."""
@@ -27,6 +33,16 @@ class Barrier:
             except Gone:
                 continue
         await self._reach(owed)
+
+    async def settle_at(self, node: NodeId, head: int) -> None:
+        """As `settle`, for whoever has learnt since it was asked that the log of `node` stands at `head`."""
+        if self._persisted.get(node, 0) >= head:
+            return
+        await self._reach([(node, head)])
+        self._persisted[node] = max(head, self._persisted.get(node, 0))
+        self._persisted.move_to_end(node)
+        if len(self._persisted) > _REMEMBERED:
+            self._persisted.popitem(last=False)
 
     async def settle_all(self) -> None:
         """Wait until all that is now in any log is persisted."""

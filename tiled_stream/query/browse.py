@@ -88,7 +88,7 @@ class Browse:
         if at.is_above and not deep:
             return await self._above.search(at, search, page)
         check_not_above(at)
-        await self._settle(node, deep=deep)
+        await self._settle(at, deep=deep)
         # Asked before the catalog: what is clean now has its row up to date, whatever happens meanwhile.
         dirty = {id for id, _ in await self._backlog.dirty()}
         if deep:
@@ -115,7 +115,8 @@ class Browse:
         if at.is_above and not deep:
             return self._above.count(at, filters)
         check_not_above(at)
-        await self._settle(_container(at), deep=deep)
+        _container(at)
+        await self._settle(at, deep=deep)
         return await self._count(at, filters, deep=deep, max_depth=max_depth)
 
     async def distinct(
@@ -126,7 +127,7 @@ class Browse:
         if is_file(at):
             raise Unsatisfiable("Distinct values are not gathered inside of a file.")
         check_not_above(at)
-        await self._settle(node, deep=False)
+        await self._settle(at, deep=False)
         return await self._catalog.distinct(node, filters, metadata=metadata, structure_families=structure_families, specs=specs)
 
     async def revisions(self, at: Located, *, offset: int, limit: int) -> tuple[list[Revision], int]:
@@ -140,11 +141,11 @@ class Browse:
         await self._barrier.settle(at.node.parent or ROOT)
         return await self._catalog.revisions(at.node.id, offset=offset, limit=limit)
 
-    async def _settle(self, node: NodeId, *, deep: bool) -> None:
+    async def _settle(self, at: Located, *, deep: bool) -> None:
         if deep:
             await self._barrier.settle_all()
         else:
-            await self._barrier.settle(node)
+            await self._barrier.settle_at(at.node.id, at.head)
 
     async def _count(
         self, at: Located, filters: Sequence[Filter], *, deep: bool, max_depth: int | None, at_most: int | None = None

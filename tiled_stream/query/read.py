@@ -1,5 +1,6 @@
 """Questions about data: arrays, tables and columns of tables. Every read of what storage holds passes the barrier (I7).
 
+An answer shows at least what was written when its node was found (`Located.head`): whoever asks finds it anew for each request.
 Data in registered files are read as the present of their node declares them (`read_files.py`); there is nothing to wait for.
 """
 
@@ -68,7 +69,7 @@ class DataReader:
         for source in at.node.data_sources if at.column is None and not at.inside else ():
             for asset in source.assets:
                 if asset.id == id:
-                    await self._barrier.settle(at.node.id)
+                    await self._barrier.settle_at(at.node.id, at.head)
                     return asset
         raise NotFound(f"{'/'.join(at.path)!r} has no asset with id {id}.")
 
@@ -131,7 +132,7 @@ class DataReader:
         _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
-        await self._barrier.settle(at.node.id)
+        await self._barrier.settle_at(at.node.id, at.head)
         return await self._arrays.read(at.node.id, structure, selection)
 
     async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
@@ -149,7 +150,7 @@ class DataReader:
         _check_there(at.node)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
-        await self._barrier.settle(at.node.id)
+        await self._barrier.settle_at(at.node.id, at.head)
         store = self._tables.of(at.node.data_sources[0].mimetype)
         return await store.read(at.node.id, structure, columns=columns, partition=partition)
 

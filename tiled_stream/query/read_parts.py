@@ -89,7 +89,7 @@ class PartData:
             raise NotSupported("This server has no storage for such arrays: start it with -w DIRECTORY.")
         if not at.node.data_sources[0].assets:
             raise NotFound(f"The data of {at.node.key!r} were deleted.")
-        await self._barrier.settle(at.node.id)
+        await self._barrier.settle_at(at.node.id, at.head)
         return await self._store.read(at.node.id, names, limit=self._limit)
 
 
