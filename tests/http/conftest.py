@@ -188,7 +188,8 @@ def arrow_file(table: pyarrow.Table) -> bytes:
 @contextlib.asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Server]:
     """A server with these settings."""
-    async with assembled(Settings(temp=True, api_key=KEY, persist_linger_seconds=0.01, **settings)) as assembly:
+    chosen = {"temp": True, "api_key": KEY, "persist_linger_seconds": 0.01} | settings
+    async with assembled(Settings(**chosen)) as assembly:
         transport = httpx.ASGITransport(app=assembly.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server", headers=AUTH) as client:
             server = Server(assembly, client)

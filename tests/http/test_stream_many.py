@@ -125,6 +125,27 @@ async def test_twenty_children_at_full_speed_and_every_first_event(server: Any) 
     assert [many.sequences(1, node) for node in range(1, 21)] == [[1]] * 20
 
 
+async def test_a_child_that_is_created_while_its_parent_is_subscribed_to(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the parent was found and before its log is followed: the catalog must tell of it, though it is not persisted yet."""
+    async with serve(persist_linger_seconds=60.0) as server:
+        await server.create("run")
+        await server.client.get("/api/v1/search/run")  # persisted
+        hub = server.assembly.services.hub
+        subscribe = hub.subscribe
+
+        async def late(*args: Any, **options: Any) -> Any:
+            monkeypatch.setattr(hub, "subscribe", subscribe)
+            await server.array("run/late", numpy.zeros(3))
+            return await subscribe(*args, **options)
+
+        monkeypatch.setattr(hub, "subscribe", late)
+        many = await connect(server)
+        many.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+        async with asyncio.timeout(10):
+            await many.until("array-data", 1)
+        assert many.sequences(1, many.number(1, "run/late")) == [1]
+
+
 async def test_a_deletion_ends_the_part_of_a_node(server: Any) -> None:
     await server.create("run")
     await server.array("run/a", numpy.zeros(3))

@@ -71,17 +71,22 @@ def test_frames_survive_kill_9_and_are_seen_by_everybody(tmp_path: Path) -> None
             until(lambda: not claims(tmp_path), "the files go with the node")
 
 
-def test_a_directory_that_is_away_costs_time_and_no_data(tmp_path: Path) -> None:
-    away = tmp_path / "away"
+def test_a_body_that_is_away_costs_time_and_no_data(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
     with redis_server() as redis:
         with server(tmp_path, redis.url, "--no-persist") as first, first.client() as client:
             create(client, "", "camera", "array", array_source([1, *SHAPE[1:]], [[1], [300], [500]]))
             client.put("/array/full/camera", content=frame(0).tobytes(), headers=OCTETS).raise_for_status()
             assert first.stop() == 0
-        (tmp_path / "data" / ".claims").rename(away)
+        (away,) = claims(tmp_path)
+        away.rename(kept)
         with server(tmp_path, redis.url) as second, second.client() as client:
             until(lambda: "is not where the log has put it" in second.log(), "the server says what is missing")
-            away.rename(tmp_path / "data" / ".claims")
+            # Everything else goes on, what comes after it in its own log excepted.
+            create(client, "", "other", "array", array_source([1, *SHAPE[1:]], [[1], [300], [500]]))
+            other = client.put("/array/full/other", content=frame(1).tobytes(), headers=OCTETS | {"X-Tiled-Ack": "persisted"})
+            assert other.status_code == 200, other.text
+            kept.rename(away)
             headers = {"Accept": "application/octet-stream", "Accept-Encoding": "identity"}
 
             def is_there() -> bool:

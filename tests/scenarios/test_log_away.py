@@ -67,8 +67,10 @@ def read(table: Any) -> list[int]:
     return list(table.read()["n"])
 
 
-def assert_doubts(doubts: list[tuple[int, Exception]]) -> None:
+def assert_doubts(doubts: list[tuple[int, httpx.HTTPError]]) -> None:
     """At most the one that was on its way when the server went; everything else was repeated by the client."""
     assert len(doubts) <= 1, doubts
     for _, error in doubts:
-        assert "may have been written all the same" in str(error)
+        assert isinstance(error, httpx.HTTPStatusError)
+        assert error.response.status_code == 503
+        assert "may have been written all the same" in error.response.json()["detail"]

@@ -26,6 +26,7 @@ close code in one table; nothing else knows about HTTP.
 from __future__ import annotations
 
 __all__ = [
+    "BodyMissing",
     "Conflict",
     "EpochChanged",
     "Forbidden",
@@ -134,6 +135,10 @@ class Unavailable(TiledStreamError):
 
 class InDoubt(Unavailable):
     """Was begun and not confirmed: it may be done, or half-way. Any other `Unavailable` of a write did nothing."""
+
+
+class BodyMissing(Unavailable):
+    """The log has the record, but not the body that belongs to it; only its node is held up."""
 
 
 class LeaseLost(Unavailable):

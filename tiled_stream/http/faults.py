@@ -36,6 +36,7 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
     errors.TooOften: (429, 1013),
     errors.Refused: (400, 4400),
     errors.InDoubt: (503, 1013),
+    errors.BodyMissing: (503, 1013),
     errors.LeaseLost: (503, 1013),
     errors.Unavailable: (503, 1013),
     errors.Truncated: (503, 1013),

@@ -37,6 +37,8 @@ async def children(browse: Browse, parent: Located, *, first: int, last: int) ->
 
     One that was replaced by another of the same key is left out: that one was created later, and is told by its record.
     """
+    # It was found before it was subscribed to: the catalog has to be as far as the position that is asked about.
+    parent = msgspec.structs.replace(parent, head=max(parent.head, last))
     page = Page(limit=_PAGE)
     while first <= last:
         listing = await browse.search(parent, Search(), page)

@@ -61,8 +61,8 @@ class Log(Protocol):
         """Records after sequence `after`, in order, dense; empty means "nothing yet".
 
         At most `limit` records and about `max_bytes` of payload, but at least one if there is one. With `headers`, payloads may
-        be left out (an engine that has them at hand anyway gives them). Raises
-        `Truncated(first)` if record ``after + 1`` existed and has left the log, `EpochChanged(now)` if `epoch` is given
+        be left out (an engine that has them at hand anyway gives them). Raises `Truncated(first)` if record ``after + 1``
+        existed and has left the log, `BodyMissing` if it is there without its payload, `EpochChanged(now)` if `epoch` is given
         and is not the present one, `Gone` if the node was dropped. An unknown node reads as empty.
         """
         ...

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from ..domain.errors import Conflict, EpochChanged, Gone, Truncated, Unavailable
+from ..domain.errors import BodyMissing, Conflict, EpochChanged, Gone, Truncated, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
@@ -298,11 +298,16 @@ class RedisLog:
         if absent:
             entries = await self._pages.ask("XRANGE", f"{self._base}p:{node}", f"{absent[0]}-0", f"{absent[-1]}-0")
             payloads = {int(id.split(b"-")[0]): fields[1] for id, fields in entries}
-        records = []
+        records: list[Record] = []
         for sequence, fields in page:
             payload = b"" if headers else fields.get(b"p", payloads.get(sequence))
             if payload is None and b"c" in fields:
-                payload = await self._claims.body(node, sequence, fields[b"c"].decode())
+                try:
+                    payload = await self._claims.body(node, sequence, fields[b"c"].decode())
+                except BodyMissing:
+                    if records:
+                        break  # what comes before it can be given; the next reading tells
+                    raise
             if payload is None:
                 break  # it left the log between the two questions; the next reading tells
             records.append(Record(sequence, float(fields[b"t"]), decode_event(fields[b"e"]), payload))

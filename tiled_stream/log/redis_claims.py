@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ..domain.errors import Unavailable
+from ..domain.errors import BodyMissing, Unavailable
 from ..domain.events import Draft
 from ..domain.nodes import NodeId
 from .claims import Claims
@@ -61,14 +61,14 @@ class RedisClaims:
         await self.drop([(node, draft.payload.decode()) for draft in refused if draft.claimed])
 
     async def body(self, node: NodeId, sequence: int, token: str) -> bytes | None:
-        """What the record names; None if it has left the log meanwhile. `Unavailable` if it is missing."""
+        """What the record names; None if it has left the log meanwhile. `BodyMissing` if it is gone."""
         found = None if self._claims is None else await self._claims.take(node, token)
         if found is not None:
             return found
         first = await self._questions.ask("HGET", f"{self._base}n:{node}", "a")
         if first is None or int(first) > sequence:
             return None
-        raise Unavailable(
+        raise BodyMissing(
             f"The body of record {sequence} of node {node} is not where the log has put it. All servers of a deployment need the "
             "same directory of arrays (-w); what was put aside there in '.claims' must not be deleted by hand.",
             retry_after=5.0,

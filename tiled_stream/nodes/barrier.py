@@ -21,7 +21,7 @@ class Barrier:
     def __init__(self, log: LogEngine, *, timeout: float) -> None:
         self._log = log
         self._timeout = timeout
-        # Up to where nodes are known to be persisted, least recently asked first. That never changes back (I4).
+        # Up to where nodes are known to be persisted, the first to be forgotten first. That never goes back (I4).
         self._persisted: OrderedDict[NodeId, int] = OrderedDict()
 
     async def settle(self, *nodes: NodeId) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from ..catalog.port import Catalog, CatalogBatch
-from ..domain.errors import Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
+from ..domain.errors import BodyMissing, Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
 from ..domain.events import ArrayWritten, AssetDeleted, ChildDeleted, PartWritten, Record, RecordLost
 from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import DataSource, Node, NodeId
@@ -36,16 +36,22 @@ _ResultT = TypeVar("_ResultT")
 _RECORDS = 2000
 _BYTES = 32 << 20
 _PAGE = 300
+#: Seconds until a body that is away is looked for again.
+_AWAY = 5.0
 #: Structures of what is kept in parts.
 _PARTS = (AwkwardStructure, RaggedStructure, SparseStructure)
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What became of a lease: the node's watermark now, or None: not to be done yet (its creation is still on the way)."""
+    """What became of a lease: the node's watermark now, or None: not to be done yet, but after `delay` seconds.
+
+    (Its creation is still on the way, or a body that belongs to a record of it is away.)
+    """
 
     lease: Lease
     watermark: int | None
     records: int = 0
+    delay: float = 0.02
 
 
 class _Known(msgspec.Struct):
@@ -127,7 +133,10 @@ class Apply:
         if known is not None and known.node.family != "container":
             return lease
         # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
-        records = await self._records(lease, known.watermark if known else 0)
+        try:
+            records = await self._records(lease, known.watermark if known else 0)
+        except BodyMissing:
+            return lease  # only data have bodies
         if known is None and not _is_container_log(records):
             return lease
         return _Work(lease, known or _Known(Node(lease.node, "", None, "container"), 0), records)
@@ -141,7 +150,12 @@ class Apply:
             return None
         if known is None:
             return Done(lease, None)
-        return _Work(lease, known, await self._records(lease, known.watermark))
+        try:
+            records = await self._records(lease, known.watermark)
+        except BodyMissing as error:  # the others must not wait
+            logger.error("Persisting of one node is held up: %s", error)
+            return Done(lease, None, delay=_AWAY)
+        return _Work(lease, known, records)
 
     async def _look(self, id: NodeId) -> _Known | None:
         known = self._known.get(id)

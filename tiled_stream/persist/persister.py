@@ -155,7 +155,7 @@ class Persister:
         if (
             item.watermark is None or item.watermark < item.lease.after
         ):  # not to be done yet, or not done up to where the log begins
-            await self._log.release(item.lease, delay=0.02 if item.watermark is None else 0.0)
+            await self._log.release(item.lease, delay=item.delay if item.watermark is None else 0.0)
             return False
         try:
             # After a power cut the catalog may know more than the log does; the log settles what it has.
