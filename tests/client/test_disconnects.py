@@ -11,7 +11,8 @@ from typing import Any
 import numpy
 import pytest
 
-from tests.client.served import Served, every, free_port, served, tearing, tearing_on_a_thread, without_history
+from tests.client.served import Served, every, served, tearing, tearing_on_a_thread, without_history
+from tests.servers.processes import free_port
 from tiled_stream.client import ArrayData, Ended, Event, Gap, Reconnected, Retry, subscribe, subscribe_sync
 from tiled_stream.domain.commands import EndStream, WriteArray
 from tiled_stream.domain.errors import Unavailable

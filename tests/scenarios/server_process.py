@@ -17,15 +17,11 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from tests.servers.processes import free_port
+
 KEY = "secret"
 OCTETS = {"Content-Type": "application/octet-stream"}
 ARROW = {"Content-Type": "application/vnd.apache.arrow.file"}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class ServerProcess:

@@ -14,7 +14,8 @@ import numpy
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.scenarios.server_process import OCTETS, array_source, create, free_port, serving
+from tests.scenarios.server_process import OCTETS, array_source, create, serving
+from tests.servers.processes import free_port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

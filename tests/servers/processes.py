@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,11 +15,21 @@ from pathlib import Path
 __all__ = ["Process", "free_port", "missing", "until"]
 
 
+#: Below the ports that outgoing connections are given: one of these may take a port before the server listens on it.
+_PORTS = range(12_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port of loopback that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port of loopback that nobody uses now, and that was not given before."""
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
 def until(is_so: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
