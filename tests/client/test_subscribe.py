@@ -14,7 +14,8 @@ import numpy
 import pyarrow
 import pytest
 
-from tests.client.served import KEY, Served, free_port, served
+from tests.client.served import KEY, Served, served
+from tests.servers.processes import free_port
 from tiled_stream.client import (
     ArrayData,
     ChildCreated,

@@ -19,8 +19,9 @@ import pyarrow
 import pytest
 from rich.console import Console
 
-from tests.client.served import KEY, Served, free_port, served, without_history
+from tests.client.served import KEY, Served, served, without_history
 from tests.client.small_server import SmallServer, on_a_thread
+from tests.servers.processes import free_port
 from tiled_stream.client import ChildCreated, Gap, Reconnected, TableData
 from tiled_stream.domain.nodes import Spec
 from tiled_stream.run.watch_cli import split
