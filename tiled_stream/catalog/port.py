@@ -15,14 +15,16 @@ from ..domain.events import Record
 from ..domain.nodes import Node, NodeId
 from ..domain.search import Filter, Page, Search
 
-__all__ = ["Applied", "Catalog", "CatalogBatch", "Distinct", "Found", "Hit", "Revision", "Stored"]
+__all__ = ["Applied", "Catalog", "CatalogBatch", "Distinct", "Found", "Hit", "Loss", "Reached", "Revision", "Stored"]
 
 
 class Stored(msgspec.Struct, frozen=True):
     """A node as the catalog knows it. `watermark` is that of the node's *own* log; `children` how many it has then.
 
     `ended`: sequence of the latest end of the stream in that log; 0 if the producer has not ended it. `has_odd_keys`: a child was
-    given a key that is odd (`domain/nodes.py`), and perhaps deleted since.
+    given a key that is odd (`domain/nodes.py`), and perhaps deleted since. `stored`: the watermark that the node's storage had when
+    this row was written; a storage that has less was put back to an earlier state. `lost`: how many records of the node are known to
+    be lost and not accepted as such.
     """
 
     node: Node
@@ -30,6 +32,29 @@ class Stored(msgspec.Struct, frozen=True):
     children: int = 0
     ended: int = 0
     has_odd_keys: bool = False
+    stored: int = 0
+    lost: int = 0
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """How far the catalog knows one node: its own watermark, that of its storage, and how many records are lost."""
+
+    watermark: int
+    stored: int
+    lost: int
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """Acknowledged records `first` … `last` of a node that are in no log, and were not in catalog or storage when they had to be.
+
+    `time`: when that was found, seconds since the epoch. `reason`: one sentence for the operator.
+    """
+
+    node: NodeId
+    first: int
+    last: int
+    time: float
+    reason: str
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -67,11 +92,17 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class CatalogBatch(msgspec.Struct, frozen=True):
-    """Consecutive records of one node's log, beginning at ``after + 1``. Payloads are not looked at."""
+    """Consecutive records of one node's log, beginning at ``after + 1``. Payloads are not looked at.
+
+    `stored`: the watermark of the node's storage now, 0 if nothing was written to it. `losses`: losses found on the way, to be
+    remembered in the same transaction; they count also if there are no records.
+    """
 
     node: NodeId
     after: int
     records: tuple[Record, ...]
+    stored: int = 0
+    losses: tuple[Loss, ...] = ()
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -93,6 +124,37 @@ class Catalog(Protocol):
 
     async def close(self) -> None:
         """Leave no connection, thread or file lock (I9). Idempotent."""
+        ...
+
+    async def identity(self) -> str:
+        """The id of this deployment: made with the catalog, and part of its backups."""
+        ...
+
+    async def revision(self) -> int:
+        """How many transactions `apply` has made since the catalog was. Less than what somebody saw before: it was restored."""
+        ...
+
+    async def storages(self) -> dict[str, str]:
+        """The incarnation of each storage that the catalog counts on, by the name under which it was remembered."""
+        ...
+
+    async def remember_storage(self, name: str, incarnation: str) -> None:
+        """Count on this storage from now on."""
+        ...
+
+    async def reached(self, nodes: Sequence[NodeId]) -> list[Reached | None]:
+        """How far each node is known, in one question; None for a node that is not in the catalog."""
+        ...
+
+    async def losses(self, *, limit: int = 1000) -> list[Loss]:
+        """Losses that nobody has accepted, in the order in which they were found."""
+        ...
+
+    async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:
+        """An operator has taken note: `lost` of these nodes (None: of all) is 0 again, and reads serve what is there.
+
+        Returns how many records were lost. The losses stay in the table, with the time of acceptance.
+        """
         ...
 
     async def node(self, id: NodeId) -> Stored:
@@ -159,5 +221,8 @@ class Catalog(Protocol):
         - `RevisionDeleted`: remove it. A child that is not there: ignored (it was deleted by a later batch applied before).
         - `ArrayWritten` with `structure`, `ArrayReferenced`: replace the structure / the data source of the batch's own node.
         - everything else: only the watermark moves.
+
+        The same transaction takes `stored` (it never goes back) and the losses of each batch that is applied. A loss that is
+        known already (same node and range) is not counted twice.
         """
         ...

@@ -14,7 +14,11 @@
     │  ├─ Unauthenticated     no credentials, or wrong ones
     │  └─ Forbidden           good credentials that do not allow this
     ├─ Unavailable            a dependency or the persister is behind; try again later
-    │  └─ LeaseLost           another persister took the node over
+    │  ├─ InDoubt             a write was begun and not confirmed
+    │  ├─ BodyMissing         the log has the record, but not its body
+    │  ├─ LeaseLost           another persister took the node over
+    │  ├─ StorageMissing      a storage is not mounted, or belongs to another deployment
+    │  └─ DataLost            acknowledged data of this node are missing in catalog or storage
     └─ LogError               what a reader of a log is told instead of a silent gap (I3)
        ├─ Truncated           records after the cursor have left the log
        └─ EpochChanged        the log began another life
@@ -28,6 +32,7 @@ from __future__ import annotations
 __all__ = [
     "BodyMissing",
     "Conflict",
+    "DataLost",
     "EpochChanged",
     "Forbidden",
     "Gone",
@@ -39,6 +44,7 @@ __all__ = [
     "NotFound",
     "NotSupported",
     "Refused",
+    "StorageMissing",
     "TiledStreamError",
     "TooLarge",
     "TooOften",
@@ -143,6 +149,14 @@ class BodyMissing(Unavailable):
 
 class LeaseLost(Unavailable):
     """The lease ran out and another persister holds the node now."""
+
+
+class StorageMissing(Unavailable):
+    """The storage is not the one that the catalog knows: not mounted, emptied, or of another deployment. Names the place."""
+
+
+class DataLost(Unavailable):
+    """Acknowledged data of a node are missing in catalog or storage. Names the node, the records and the command that shows more."""
 
 
 class LogError(TiledStreamError):

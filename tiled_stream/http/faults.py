@@ -38,6 +38,8 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
     errors.InDoubt: (503, 1013),
     errors.BodyMissing: (503, 1013),
     errors.LeaseLost: (503, 1013),
+    errors.StorageMissing: (503, 1013),
+    errors.DataLost: (503, 1013),
     errors.Unavailable: (503, 1013),
     errors.Truncated: (503, 1013),
     errors.EpochChanged: (503, 1013),

@@ -9,7 +9,7 @@ I4 (the watermark never goes back nor passes the head).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -19,7 +19,10 @@ from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
 
-__all__ = ["UNGUARDED", "Backlog", "Lag", "Lease", "Log", "LogEngine", "Retention"]
+__all__ = ["UNGUARDED", "Backlog", "Lag", "Lease", "Log", "LogEngine", "NodeState", "Persisted", "Retention"]
+
+#: Tells how far the catalog has persisted each of some nodes; 0 for a node that it does not know. `Unavailable` if it cannot tell.
+Persisted = Callable[[Sequence[NodeId]], Awaitable[list[int]]]
 
 
 #: No guards.
@@ -91,7 +94,10 @@ class Log(Protocol):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The exclusive right to persist one node for a while. `fence` grows with each lease of a node.
+    """The exclusive right to persist one node for a while.
+
+    `fence` grows whenever a node goes to another worker, and stays while the same worker leases it again and again: it is the number
+    under which stores know who may write.
 
     `head` is the node's head when claimed; `after` the settled watermark as the engine knows it (a hint: the catalog's is
     the truth).
@@ -102,6 +108,15 @@ class Lease(msgspec.Struct, frozen=True):
     fence: int
     head: int
     after: int = 0
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """What the log knows of one node: persisted up to `settled`, records from `first` to `head` (none if ``first > head``)."""
+
+    node: NodeId
+    settled: int
+    first: int
+    head: int
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -153,6 +168,31 @@ class Backlog(Protocol):
         """
         ...
 
+    async def raise_fences(self, above: int) -> None:
+        """Give only fences higher than `above` from now on: a store has seen that one, and the log that gave it was lost."""
+        ...
+
+    async def reopen(self, node: NodeId, watermark: int) -> int:
+        """Only up to `watermark` is the node persisted, whatever was reported: catalog or storage was restored to an earlier state.
+
+        What the log still has after it is pending again, in the order of the backlog; a lease in force is void. The one exception to
+        I4. Returns the first sequence that the log can give again (head + 1 if none): what lies between is lost. Nothing happens if
+        the settled watermark is not above `watermark`.
+        """
+        ...
+
+    def states(self, *, retained: bool = True) -> AsyncIterator[list[NodeState]]:
+        """All nodes that the log knows, page by page, as of the time of each page; with `retained` only those that have records."""
+        ...
+
+    async def remembered(self) -> int:
+        """The highest catalog revision that was given to `remember`; 0 for none."""
+        ...
+
+    async def remember(self, revision: int) -> None:
+        """Keep the revision of the catalog beside the log: a catalog that is older than this was restored."""
+        ...
+
     async def wait_dirty(self, *, linger: float = 0.0) -> None:
         """Return when there may be something to claim: after `linger` seconds of collecting, at once if something is wanted.
 
@@ -188,8 +228,11 @@ class LogEngine(Log, Backlog, Protocol):
         """Make ready; must be awaited once, in the event loop that will use the engine."""
         ...
 
-    async def bind(self, catalog: str) -> None:
-        """The log is that of this catalog, by its identity. `Unavailable` with the cure if it is another one's."""
+    async def bind(self, catalog: str, persisted: Persisted) -> None:
+        """The log belongs to this deployment, by its id. `Unavailable` with the way out if it belongs to another one.
+
+        `persisted` is asked when a log that lost records is restored from what servers have kept.
+        """
         ...
 
     async def figures(self) -> dict[str, float]:

@@ -1,9 +1,14 @@
 """Storage: where persisted bytes rest. Arrays, tables, and the parts of other families are three ports; the persister is
 the only writer of all.
 
-Every engine passes `tiled_stream.testing.array_contract` or `table_contract`. What must stay true: applying a record twice
-equals applying it once (I5) - arrays because regions are absolute, tables because rows and watermark are one transaction.
-Nothing is created ahead of time: an array or table that was never written reads as zeros / as no rows.
+Every engine passes `tiled_stream.testing.array_contract`, `part_contract` or `table_contract`. What must stay true:
+
+- Applying a record twice equals applying it once (I5).
+- A store keeps two numbers for each node, beside the data: its *watermark* (the last record that it holds) and the highest *fence*
+  that it has seen. Data and numbers change in one atomic step. A batch with a lower fence changes nothing and answers `FENCED`; so a
+  persister that was paused and has lost its lease cannot undo what its successor wrote (I4).
+- Nothing is created ahead of time: an array or table that was never written reads as zeros / as no rows. A store that is not there,
+  because its file system is not mounted, is an error (`StorageMissing`) and never reads as empty.
 
 Calls are async and never block the loop: a blocking engine lives in its own thread (`engine_thread.py`).
 """
@@ -24,7 +29,21 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
-__all__ = ["Allocation", "ArrayBatch", "ArrayStore", "Arrived", "PartBatch", "PartStore", "TableBatch", "TableStore"]
+__all__ = [
+    "FENCED",
+    "Allocation",
+    "ArrayBatch",
+    "ArrayStore",
+    "Arrived",
+    "Identified",
+    "PartBatch",
+    "PartStore",
+    "TableBatch",
+    "TableStore",
+]
+
+#: The answer to a batch whose fence is lower than one that the store has seen: nothing was changed, nor will be by this lease.
+FENCED = -1
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -38,14 +57,18 @@ class Allocation(msgspec.Struct, frozen=True):
 
 
 class ArrayBatch(msgspec.Struct, frozen=True):
-    """Consecutive records of one array's log, to be applied in order.
+    """Records of one array's log in order, to be applied in that order.
 
-    `structure` is the structure after the last of them. Records that are not `ArrayWritten(persist=True)` are ignored.
+    `structure` is the structure after the last of them. `after`: the store must hold everything up to this sequence, else the batch
+    does not count. `fence`: that of the lease. `ArrayWritten(persist=True)` writes, `AssetDeleted` removes everything written before
+    it; other records only move the watermark.
     """
 
     node: NodeId
     structure: ArrayStructure
     records: tuple[Record, ...]
+    after: int = 0
+    fence: int = 0
 
 
 class ArrayStore(Protocol):
@@ -61,11 +84,17 @@ class ArrayStore(Protocol):
         """Where this array will be. `UnsupportedType` for a mimetype this store cannot write (None: its default)."""
         ...
 
-    async def apply(self, batches: Sequence[ArrayBatch]) -> None:
-        """Write regions in order; later ones win. Growth keeps what was there, gaps read as zeros. Twice equals once (I5).
+    async def apply(self, batches: Sequence[ArrayBatch]) -> list[int]:
+        """Write regions in order; later ones win. Returns each node's watermark afterwards, or `FENCED`.
 
-        A whole-array write makes earlier records of the batch needless. When it returns, a killed process loses nothing.
+        Growth keeps what was there, gaps read as zeros; cells that no record of the batch names keep what they hold. A batch counts
+        only if the stored watermark is at least `after`; records up to the stored one are skipped (I5). A whole-array write makes
+        earlier records of the batch needless. When it returns, a killed process loses nothing.
         """
+        ...
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """The stored watermark of each node; 0 for one that was never written here, or by a version that kept none."""
         ...
 
     async def read(self, node: NodeId, structure: ArrayStructure, selection: Selection) -> numpy.ndarray:
@@ -85,13 +114,15 @@ class ArrayStore(Protocol):
 
 
 class PartBatch(msgspec.Struct, frozen=True):
-    """Consecutive records of the log of an awkward, ragged or sparse array, to be applied in order.
+    """Records of the log of an awkward, ragged or sparse array in order; `after` and `fence` as in `ArrayBatch`.
 
-    Records that are not `PartWritten(persist=True)` are ignored.
+    `PartWritten(persist=True)` writes, `AssetDeleted` removes all parts written before it; other records only move the watermark.
     """
 
     node: NodeId
     records: tuple[Record, ...]
+    after: int = 0
+    fence: int = 0
 
 
 class PartStore(Protocol):
@@ -107,11 +138,15 @@ class PartStore(Protocol):
         """Where this array will be. `UnsupportedType` for a mimetype this store cannot write (None: that of the family)."""
         ...
 
-    async def apply(self, batches: Sequence[PartBatch]) -> None:
-        """Write parts in order; of each the last one stays. Twice equals once (I5).
+    async def apply(self, batches: Sequence[PartBatch]) -> list[int]:
+        """Write parts in order; of each the last one stays. Returns watermarks as `ArrayStore.apply` does.
 
         When it returns, a killed process loses nothing.
         """
+        ...
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """As `ArrayStore.watermarks`."""
         ...
 
     async def read(self, node: NodeId, names: Sequence[str], *, limit: int) -> dict[str, bytes]:
@@ -124,13 +159,17 @@ class PartStore(Protocol):
 
 
 class TableBatch(msgspec.Struct, frozen=True):
-    """Consecutive records of one table's log, beginning at ``after + 1``. `RowsAppended` and `TableWritten` have Arrow IPC file
-    payloads in exactly the declared schema; other events only move the watermark."""
+    """Records of one table's log in order; `after` and `fence` as in `ArrayBatch`.
+
+    `RowsAppended` and `TableWritten` have Arrow IPC file payloads in exactly the declared schema. `AssetDeleted` removes all rows
+    added before it; other events only move the watermark.
+    """
 
     node: NodeId
     structure: TableStructure
     after: int
     records: tuple[Record, ...]
+    fence: int = 0
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -158,10 +197,10 @@ class TableStore(Protocol):
         ...
 
     async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
-        """Apply in one transaction: rows and watermarks. Returns each node's watermark afterwards.
+        """Apply in one transaction: rows, watermarks and fences. Returns each node's watermark afterwards, or `FENCED`.
 
-        A batch counts only if the stored watermark equals `after`. Where the stored one is higher, records up to it are
-        skipped and the rest of the batch is applied (I5).
+        A batch counts only if the stored watermark is at least `after`. Where the stored one is higher, records up to it are
+        skipped and the rest of the batch is applied (I5). A fenced batch does not hinder the others.
         """
         ...
 
@@ -195,6 +234,30 @@ class TableStore(Protocol):
         """The stored watermark, 0 if nothing was applied yet."""
         ...
 
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """The stored watermark of each node, in one question; 0 where nothing was applied yet."""
+        ...
+
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """Remove the rows and watermarks; an SQL table that is empty afterwards goes too. Idempotent."""
+        ...
+
+
+class Identified(Protocol):
+    """A place that knows which deployment it belongs to: a directory of arrays, a database of tables."""
+
+    @property
+    def place(self) -> str:
+        """Its path or URI, without a password: what an error names."""
+        ...
+
+    async def bind(self, deployment: str, expected: str | None) -> str:
+        """Check that this is the storage of `deployment`, and return its incarnation, an id that is made with the storage.
+
+        `expected`: the incarnation that the catalog remembers; None if it knows of none. A storage that belongs to nobody yet is
+        marked for this deployment and gets a new incarnation, with one exception: a directory for which the catalog expects an
+        incarnation. It is taken for a mount point whose file system is not mounted and raises `StorageMissing`. From then on every
+        read and write checks that it is still the same storage. `StorageMissing` names the place if it belongs to another
+        deployment.
+        """
         ...

@@ -11,7 +11,7 @@ process that dies after its seventh step, wherever that is. Wrappers are engines
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from ..catalog.port import Catalog
@@ -19,7 +19,7 @@ from ..domain.errors import Gone, InDoubt, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.nodes import NodeId
 from ..domain.position import Position
-from ..log.port import UNGUARDED, Lag, Lease, LogEngine, Retention
+from ..log.port import UNGUARDED, Lag, Lease, LogEngine, NodeState, Persisted, Retention
 from ..storage.port import ArrayStore, TableStore
 
 __all__ = ["Crash", "CrashAfter", "Fault", "FaultyLog", "Flaky", "LostHints", "Slow", "faulty_apply"]
@@ -112,8 +112,8 @@ class FaultyLog(LogEngine):
     async def open(self) -> None:
         await self._step("open", self._inner.open)
 
-    async def bind(self, catalog: str) -> None:
-        await self._inner.bind(catalog)
+    async def bind(self, catalog: str, persisted: Persisted) -> None:
+        await self._inner.bind(catalog, persisted)
 
     async def figures(self) -> dict[str, float]:
         return await self._inner.figures()
@@ -171,6 +171,21 @@ class FaultyLog(LogEngine):
 
     async def release(self, lease: Lease, *, delay: float = 0.0) -> None:
         await self._step("release", lambda: self._inner.release(lease, delay=delay))
+
+    async def raise_fences(self, above: int) -> None:
+        await self._step("raise_fences", lambda: self._inner.raise_fences(above))
+
+    async def reopen(self, node: NodeId, watermark: int) -> int:
+        return await self._step("reopen", lambda: self._inner.reopen(node, watermark))
+
+    def states(self, *, retained: bool = True) -> AsyncIterator[list[NodeState]]:
+        return self._inner.states(retained=retained)
+
+    async def remembered(self) -> int:
+        return await self._step("remembered", self._inner.remembered)
+
+    async def remember(self, revision: int) -> None:
+        await self._step("remember", lambda: self._inner.remember(revision))
 
     async def reached(self, node: NodeId, sequence: int) -> None:
         await self._step("reached", lambda: self._inner.reached(node, sequence))
