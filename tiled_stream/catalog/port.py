@@ -22,9 +22,9 @@ class Stored(msgspec.Struct, frozen=True):
     """A node as the catalog knows it. `watermark` is that of the node's *own* log; `children` how many it has then.
 
     `ended`: sequence of the latest end of the stream in that log; 0 if the producer has not ended it. `has_odd_keys`: a child was
-    given a key that is odd (`domain/nodes.py`), and perhaps deleted since. `stored`: the watermark that the node's storage had when
-    this row was written; a storage that has less was put back to an earlier state. `lost`: how many records of the node are known to
-    be lost and not accepted as such.
+    given a key that is odd (`domain/nodes.py`), and perhaps deleted since. `stored`: the watermark that the node's storage
+    had when this row was written; a storage that has less was put back to an earlier state. `lost`: how many records of the
+    node are known to be lost and not accepted as such.
     """
 
     node: Node

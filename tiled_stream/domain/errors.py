@@ -156,7 +156,8 @@ class StorageMissing(Unavailable):
 
 
 class DataLost(Unavailable):
-    """Acknowledged data of a node are missing in catalog or storage. Names the node, the records and the command that shows more."""
+    """Acknowledged data of a node are missing in catalog or storage. Names the node, the records and the command that shows
+    more."""
 
 
 class LogError(TiledStreamError):

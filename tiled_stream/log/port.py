@@ -21,7 +21,8 @@ from ..domain.position import Position
 
 __all__ = ["UNGUARDED", "Backlog", "Lag", "Lease", "Log", "LogEngine", "NodeState", "Persisted", "Retention"]
 
-#: Tells how far the catalog has persisted each of some nodes; 0 for a node that it does not know. `Unavailable` if it cannot tell.
+#: Tells how far the catalog has persisted each of some nodes; 0 for a node that it does not know. `Unavailable` if it cannot
+#: tell.
 Persisted = Callable[[Sequence[NodeId]], Awaitable[list[int]]]
 
 
@@ -96,8 +97,8 @@ class Log(Protocol):
 class Lease(msgspec.Struct, frozen=True):
     """The exclusive right to persist one node for a while.
 
-    `fence` grows whenever a node goes to another worker, and stays while the same worker leases it again and again: it is the number
-    under which stores know who may write.
+    `fence` grows whenever a node goes to another worker, and stays while the same worker leases it again and again: it is
+    the number under which stores know who may write.
 
     `head` is the node's head when claimed; `after` the settled watermark as the engine knows it (a hint: the catalog's is
     the truth).
@@ -173,16 +174,18 @@ class Backlog(Protocol):
         ...
 
     async def reopen(self, node: NodeId, watermark: int) -> int:
-        """Only up to `watermark` is the node persisted, whatever was reported: catalog or storage was restored to an earlier state.
+        """Only up to `watermark` is the node persisted, whatever was reported: catalog or storage was restored to an earlier
+        state.
 
-        What the log still has after it is pending again, in the order of the backlog; a lease in force is void. The one exception to
-        I4. Returns the first sequence that the log can give again (head + 1 if none): what lies between is lost. Nothing happens if
-        the settled watermark is not above `watermark`.
+        What the log still has after it is pending again, in the order of the backlog; a lease in force is void. The one
+        exception to I4. Returns the first sequence that the log can give again (head + 1 if none): what lies between is
+        lost. Nothing happens if the settled watermark is not above `watermark`.
         """
         ...
 
     def states(self, *, retained: bool = True) -> AsyncIterator[list[NodeState]]:
-        """All nodes that the log knows, page by page, as of the time of each page; with `retained` only those that have records."""
+        """All nodes that the log knows, page by page, as of the time of each page; with `retained` only those that have
+        records."""
         ...
 
     async def remembered(self) -> int:

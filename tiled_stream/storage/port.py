@@ -4,11 +4,11 @@ the only writer of all.
 Every engine passes `tiled_stream.testing.array_contract`, `part_contract` or `table_contract`. What must stay true:
 
 - Applying a record twice equals applying it once (I5).
-- A store keeps two numbers for each node, beside the data: its *watermark* (the last record that it holds) and the highest *fence*
-  that it has seen. Data and numbers change in one atomic step. A batch with a lower fence changes nothing and answers `FENCED`; so a
-  persister that was paused and has lost its lease cannot undo what its successor wrote (I4).
-- Nothing is created ahead of time: an array or table that was never written reads as zeros / as no rows. A store that is not there,
-  because its file system is not mounted, is an error (`StorageMissing`) and never reads as empty.
+- A store keeps two numbers for each node, beside the data: its *watermark* (the last record that it holds) and the highest
+  *fence* that it has seen. Data and numbers change in one atomic step. A batch with a lower fence changes nothing and
+  answers `FENCED`; so a persister that was paused and has lost its lease cannot undo what its successor wrote (I4).
+- Nothing is created ahead of time: an array or table that was never written reads as zeros / as no rows. A store that is not
+  there, because its file system is not mounted, is an error (`StorageMissing`) and never reads as empty.
 
 Calls are async and never block the loop: a blocking engine lives in its own thread (`engine_thread.py`).
 """
@@ -59,9 +59,9 @@ class Allocation(msgspec.Struct, frozen=True):
 class ArrayBatch(msgspec.Struct, frozen=True):
     """Records of one array's log in order, to be applied in that order.
 
-    `structure` is the structure after the last of them. `after`: the store must hold everything up to this sequence, else the batch
-    does not count. `fence`: that of the lease. `ArrayWritten(persist=True)` writes, `AssetDeleted` removes everything written before
-    it; other records only move the watermark.
+    `structure` is the structure after the last of them. `after`: the store must hold everything up to this sequence, else
+    the batch does not count. `fence`: that of the lease. `ArrayWritten(persist=True)` writes, `AssetDeleted` removes
+    everything written before it; other records only move the watermark.
     """
 
     node: NodeId
@@ -87,9 +87,9 @@ class ArrayStore(Protocol):
     async def apply(self, batches: Sequence[ArrayBatch]) -> list[int]:
         """Write regions in order; later ones win. Returns each node's watermark afterwards, or `FENCED`.
 
-        Growth keeps what was there, gaps read as zeros; cells that no record of the batch names keep what they hold. A batch counts
-        only if the stored watermark is at least `after`; records up to the stored one are skipped (I5). A whole-array write makes
-        earlier records of the batch needless. When it returns, a killed process loses nothing.
+        Growth keeps what was there, gaps read as zeros; cells that no record of the batch names keep what they hold. A batch
+        counts only if the stored watermark is at least `after`; records up to the stored one are skipped (I5). A whole-array
+        write makes earlier records of the batch needless. When it returns, a killed process loses nothing.
         """
         ...
 
@@ -256,8 +256,8 @@ class Identified(Protocol):
 
         `expected`: the incarnation that the catalog remembers; None if it knows of none. A storage that belongs to nobody yet is
         marked for this deployment and gets a new incarnation, with one exception: a directory for which the catalog expects an
-        incarnation. It is taken for a mount point whose file system is not mounted and raises `StorageMissing`. From then on every
-        read and write checks that it is still the same storage. `StorageMissing` names the place if it belongs to another
+        incarnation. It is taken for a mount point whose file system is not mounted and raises `StorageMissing`. From then on
+        every read and write checks that it is still the same storage. `StorageMissing` names the place if it belongs to another
         deployment.
         """
         ...
