@@ -25,10 +25,13 @@ from tiled_stream.nodes.repository import Repository
 from tiled_stream.persist.apply import Apply
 from tiled_stream.persist.persister import Persister
 from tiled_stream.persist.quarantine import Quarantine
+from tiled_stream.persist.reconcile import Reconciler
 from tiled_stream.query.browse import Browse
+from tiled_stream.query.completeness import Completeness
 from tiled_stream.query.read import DataReader
 from tiled_stream.storage.duckdb_tables import DuckdbTables
 from tiled_stream.storage.part_files import PartFiles
+from tiled_stream.storage.stores import Stores
 from tiled_stream.storage.tables import Tables
 from tiled_stream.storage.zarr_arrays import ZarrArrays
 from tiled_stream.wire.parts import split
@@ -54,6 +57,7 @@ class Core:
     apply: Apply
     persister: Persister
     quarantine: Quarantine
+    reconciler: Reconciler
 
     async def container(self, *path: str, **metadata: object) -> None:
         await self.writer.submit(path[:-1], CreateChild(path[-1], "container", dict(metadata)))
@@ -75,7 +79,10 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
     quarantine = Quarantine(directory / "quarantine")
     stores = Tables(tables, {})
     parts = PartFiles(directory / "parts", split=split)
-    apply = Apply(log, catalog, arrays=arrays, parts=parts, tables=stores, quarantine=quarantine)
+    compared = Stores(arrays=arrays, parts=parts, tables=stores)
+    complete = Completeness(catalog, compared, epoch=lambda: log.epoch, suspect=lambda node: reconciler.suspect(node))
+    apply = Apply(log, catalog, stores=compared, quarantine=quarantine, now=time.time, on_loss=complete.forget)
+    reconciler = Reconciler(log, catalog, compared, apply, on_change=complete.forget)
     return Core(
         log=log,
         catalog=catalog,
@@ -94,11 +101,12 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
             now=time.time,
         ),
         hub=Hub(log, now=time.time),
-        browse=Browse(repository, catalog, backlog=log, barrier=barrier),
-        reader=DataReader(barrier=barrier, arrays=arrays, parts=parts, tables=stores),
+        browse=Browse(repository, catalog, backlog=log, barrier=barrier, complete=complete),
+        reader=DataReader(barrier=barrier, arrays=arrays, parts=parts, tables=stores, complete=complete),
         apply=apply,
         persister=Persister(log, apply, worker="w", retention=Retention(), now=time.time, linger=0.02, retry_seconds=0.02),
         quarantine=quarantine,
+        reconciler=reconciler,
     )
 
 

@@ -2,6 +2,14 @@
 
 Storage first, then the catalog with its watermark, so that what the catalog calls persisted is there. Containers before data, so
 that a node exists before its data arrive. Everything here can be done twice (I5).
+
+What must stay true:
+
+- What is remembered of a node counts only while the lease proves that no other worker had the node since (same fence, same
+  watermark). Else the catalog is asked.
+- The answer of a store is compared with what was expected. A store that refuses the lease (`FENCED`) ends the work on that
+  node. A store that has less than the catalog says is caught up from the log first; the catalog never moves past it (I4).
+- Records that are in no log any more are lost. They are reported to the catalog by range, in the transaction that passes them.
 """
 
 from __future__ import annotations
@@ -9,62 +17,78 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
-from ..catalog.port import Catalog, CatalogBatch
-from ..domain.errors import BodyMissing, Gone, NotFound, NotSupported, Truncated, Unavailable, UnsupportedType
-from ..domain.events import ArrayWritten, AssetDeleted, ChildDeleted, PartWritten, Record, RecordLost
+from ..catalog.port import Applied, Catalog, CatalogBatch, Loss
+from ..domain.errors import BodyMissing, Gone, NotFound, Truncated, Unavailable
+from ..domain.events import ChildDeleted, Draft, Record
 from ..domain.fold import DataTail, changes_sources
-from ..domain.nodes import DataSource, Node, NodeId
+from ..domain.nodes import Node, NodeId
 from ..domain.search import Page, Search
-from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure, TableStructure
+from ..domain.structures import TableStructure
 from ..log.port import Lease, Log
-from ..storage.port import ArrayBatch, ArrayStore, PartBatch, PartStore, TableBatch, TableStore
-from ..storage.tables import Tables
+from ..storage.port import FENCED
+from ..storage.stores import Stores
+from .data_writer import DataWriter, Pending, concerns_storage, in_one_step_or_each
+from .losses import FORGOTTEN, NOT_RESTORED, STORAGE_BEHIND, lost_records, lost_sequences, ranges_of
 from .quarantine import Quarantine
 from .together import together
 
-__all__ = ["Apply", "Done"]
+__all__ = ["Apply", "ApplyStats", "Done"]
 
 logger = logging.getLogger(__name__)
-
-_BatchT = TypeVar("_BatchT", ArrayBatch, PartBatch, TableBatch, CatalogBatch)
-_ResultT = TypeVar("_ResultT")
 
 _RECORDS = 2000
 _BYTES = 32 << 20
 _PAGE = 300
-#: Seconds until a body that is away is looked for again.
-_AWAY = 5.0
-#: Structures of what is kept in parts.
-_PARTS = (AwkwardStructure, RaggedStructure, SparseStructure)
+#: Seconds until a missing body is looked for again.
+_BODY_SECONDS = 5.0
+#: Seconds until a node that is not in the catalog yet is tried again: at first, and at most.
+_CREATION_SECONDS = (0.02, 5.0)
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What became of a lease: the node's watermark now, or None: not to be done yet, but after `delay` seconds.
+    """What became of a lease: the node's watermark now, or None: not possible yet, try again after `delay` seconds.
 
-    (Its creation is still on the way, or a body that belongs to a record of it is away.)
+    (Its creation is not persisted yet, or the body of one of its records is missing.) `is_fenced`: the store has seen a
+    newer lease.
     """
 
     lease: Lease
     watermark: int | None
     records: int = 0
-    delay: float = 0.02
+    delay: float = _CREATION_SECONDS[0]
+    is_fenced: bool = False
+
+
+class ApplyStats(msgspec.Struct):
+    """Figures since the start: records that are lost; batches that a store refused because of a newer lease; how often a
+    store had less than the catalog says, and how many records were applied to it again."""
+
+    lost: int = 0
+    fenced: int = 0
+    behind: int = 0
+    reapplied: int = 0
 
 
 class _Known(msgspec.Struct):
-    """A node as this persister last wrote it: spares a look into the catalog. Wrong knowledge shows in `apply`'s answer."""
+    """A node as this persister last wrote it, under the lease with this fence: saves a look into the catalog."""
 
     node: Node
     watermark: int
+    stored: int
+    fence: int
 
 
 class _Work(msgspec.Struct):
     lease: Lease
     known: _Known
     records: tuple[Record, ...]
+    #: How far the store holds the node after this batch; 0: nothing was written to it.
+    stored: int = 0
+    losses: tuple[Loss, ...] = ()
 
 
 class Apply:
@@ -75,25 +99,27 @@ class Apply:
         log: Log,
         catalog: Catalog,
         *,
-        arrays: ArrayStore | None,
-        parts: PartStore | None,
-        tables: Tables | None,
+        stores: Stores,
         quarantine: Quarantine,
-        tell: Callable[[Sequence[CatalogBatch]], Awaitable[None]] | None = None,
+        now: Callable[[], float],
+        notify: Callable[[Sequence[CatalogBatch]], Awaitable[None]] | None = None,
+        on_loss: Callable[[], None] = lambda: None,
         max_known: int = 10_000,
     ) -> None:
         self._log = log
         self._catalog = catalog
-        self._arrays = arrays
-        self._parts = parts
-        self._tables = tables
+        self._stores = stores
+        self._data = DataWriter(stores, quarantine)
         self._quarantine = quarantine
-        #: Hears of each batch before the watermark moves; if it fails, the batch stays owed.
-        self._tell = tell
+        self._now = now
+        # Called with each batch before the watermark moves; if it fails, the batch stays pending.
+        self._notify = notify
+        self._on_loss = on_loss
         self._known: OrderedDict[NodeId, _Known] = OrderedDict()
         self._max_known = max_known
-        #: Records found missing since the start.
-        self.lost = 0
+        # How often nodes were looked for in the catalog in vain.
+        self._missing: OrderedDict[NodeId, int] = OrderedDict()
+        self.stats = ApplyStats()
 
     async def containers(self, leases: Sequence[Lease]) -> tuple[list[Done], list[Lease]]:
         """Do the containers among `leases`; returns what was done and the leases of the others."""
@@ -109,13 +135,23 @@ class Apply:
         begun = await together(self._begin_data(lease) for lease in leases)
         work = [item for item in begun if isinstance(item, _Work)]
         done = [item for item in begun if isinstance(item, Done)]
-        await self._to_arrays([w for w in work if isinstance(w.known.node.structure, ArrayStructure)])
-        await self._to_parts([w for w in work if isinstance(w.known.node.structure, _PARTS)])
-        await self._to_tables([w for w in work if isinstance(w.known.node.structure, TableStructure)])
-        emptied = [w.known.node for w in work if any(isinstance(r.event, AssetDeleted) for r in w.records)]
-        await self._delete_data([node for node in emptied if node.data_sources[0].management != "external"])
-        if work:
-            done += await self._to_catalog(work)
+        answers = await self._data.apply([_pending(item) for item in work])
+        ready: list[_Work] = []
+        for item, answer in zip(work, answers, strict=True):
+            item.stored = answer or 0
+            is_behind = answer is not None and answer < max(item.known.stored, _last(item))
+            if answer != FENCED and (is_behind or await self._may_be_behind(item, answer)):
+                item.stored = await self._catch_up(item)
+            if item.stored == FENCED:
+                self.stats.fenced += 1
+                self.forget([item.lease.node])
+                done.append(Done(item.lease, None, is_fenced=True))
+                continue
+            if item.stored > item.lease.head:
+                await self._append_again(item)
+            ready.append(item)
+        if ready:
+            done += await self._to_catalog(ready)
         return done
 
     def forget(self, nodes: Sequence[NodeId]) -> None:
@@ -123,154 +159,176 @@ class Apply:
         for node in nodes:
             self._known.pop(node, None)
 
+    async def record_loss(self, node: NodeId, head: int) -> None:
+        """The log has no record of this node up to `head` any more: what catalog or storage lack of them is lost.
+
+        Needs no lease, for it writes to the catalog alone, which takes it only where the watermark is what it was found to be.
+        """
+        lease = Lease(node, "", 0, head)
+        try:
+            known = await self._from_catalog(lease)
+        except Gone:
+            return
+        if known is None:
+            return
+        missing = range(known.watermark + 1, head + 1)
+        held = await self._stores.watermark(known.node)
+        losses: tuple[Loss, ...] = ()
+        if held is not None and held < known.stored:
+            last = max(known.stored, missing[-1] if missing else 0)
+            losses = self._losses(node, [(held + 1, last)], STORAGE_BEHIND)
+        elif not _is_held(known.node, held, missing):
+            losses = self._losses(node, ranges_of(missing), FORGOTTEN)
+        for begin in range(missing.start, missing.stop, _RECORDS) if missing else (0,):
+            records = lost_records(range(begin, min(begin + _RECORDS, missing.stop))) if missing else ()
+            await self._to_catalog([_Work(lease, known, records, losses=losses)])
+            losses = ()
+
+    # ------------------------------------------------------------ beginning
+
     async def _begin_container(self, lease: Lease) -> _Work | Lease | None:
         """What is to be done for a container; the lease of anything else; None for a node that is gone."""
         try:
-            known = await self._look(lease.node)
+            known = await self._look(lease)
         except Gone:
             await self._log.drop(lease.node)
             return None
         if known is not None and known.node.family != "container":
             return lease
-        # Not in the catalog yet: a container created moments ago, or data whose turn comes after the containers.
-        try:
-            records = await self._records(lease, known.watermark if known else 0)
-        except BodyMissing:
-            return lease  # only data have bodies
-        if known is None and not _is_container_log(records):
-            return lease
-        return _Work(lease, known or _Known(Node(lease.node, "", None, "container"), 0), records)
+        if known is None and not await self._is_container_log(lease.node):
+            return lease  # its turn comes after the containers; it may be created by one of them
+        known = known or _Known(Node(lease.node, "", None, "container"), 0, 0, lease.fence)
+        return await self._read(lease, known)
 
     async def _begin_data(self, lease: Lease) -> _Work | Done | None:
-        """What is to be done for a data node; `Done` if it cannot be done yet; None for a node that is gone."""
+        """What is to be done for a data node; `Done` if it is not possible yet; None for a node that is gone."""
         try:
-            known = await self._look(lease.node)
+            known = await self._look(lease)
         except Gone:
             await self._log.drop(lease.node)
             return None
         if known is None:
-            return Done(lease, None)
+            return Done(lease, None, delay=self._until_creation(lease.node))
+        self._missing.pop(lease.node, None)
         try:
-            records = await self._records(lease, known.watermark)
+            return await self._read(lease, known)
         except BodyMissing as error:  # the others must not wait
             logger.error("Persisting of one node is held up: %s", error)
-            return Done(lease, None, delay=_AWAY)
-        return _Work(lease, known, records)
+            return Done(lease, None, delay=_BODY_SECONDS)
 
-    async def _look(self, id: NodeId) -> _Known | None:
-        known = self._known.get(id)
-        if known is not None:
-            self._known.move_to_end(id)
+    async def _look(self, lease: Lease) -> _Known | None:
+        """The node as remembered, if the lease confirms it; else as the catalog has it. None: not in the catalog. Raises
+        `Gone`."""
+        known = self._known.get(lease.node)
+        if known is not None and known.fence == lease.fence and known.watermark == lease.after:
+            self._known.move_to_end(lease.node)
             return known
+        return await self._from_catalog(lease)
+
+    async def _from_catalog(self, lease: Lease) -> _Known | None:
+        self._known.pop(lease.node, None)
         try:
-            stored = await self._catalog.node(id)
+            stored = await self._catalog.node(lease.node)
         except Gone:
             raise
         except NotFound:
             return None
-        known = self._known[id] = _Known(stored.node, stored.watermark)
+        known = self._known[lease.node] = _Known(stored.node, stored.watermark, stored.stored, lease.fence)
         while len(self._known) > self._max_known:
             self._known.popitem(last=False)
         return known
 
-    async def _records(self, lease: Lease, after: int) -> tuple[Record, ...]:
+    async def _read(self, lease: Lease, known: _Known) -> _Work:
+        """The records after the watermark. Those that the log does not have any more are there as `RecordLost`."""
         try:
-            return tuple(await self._log.read(lease.node, after, limit=_RECORDS, max_bytes=_BYTES))
+            records = await self._log.read(lease.node, known.watermark, limit=_RECORDS, max_bytes=_BYTES)
         except Truncated as error:
-            # The log says that they are persisted or lost; the catalog, that they are not persisted. What follows must not wait.
-            lost = range(after + 1, min(error.first, after + 1 + _RECORDS))
-            self.lost += len(lost)
-            logger.error(
-                "Node %s: records %d to %d are lost: they left the log before they were persisted. Was Redis emptied, or the "
-                "catalog put back to an earlier state?",
-                lease.node,
-                lost[0],
-                lost[-1],
-            )
-            return tuple(Record(sequence, 0.0, RecordLost()) for sequence in lost)
+            lost = range(known.watermark + 1, min(error.first, known.watermark + 1 + _RECORDS))
+            held = await self._stores.watermark(known.node)
+            ranges = [] if _is_held(known.node, held, lost) else ranges_of(lost)
+            return _Work(lease, known, lost_records(lost), losses=self._losses(lease.node, ranges, FORGOTTEN))
+        losses = self._losses(lease.node, ranges_of(lost_sequences(records)), NOT_RESTORED)
+        return _Work(lease, known, tuple(records), losses=losses)
 
-    async def _to_arrays(self, work: list[_Work]) -> None:
-        batches = []
-        for item in work:
-            node = item.known.node
-            if node.data_sources[0].management == "external" or not any(_is_kept(r) for r in item.records):
-                continue
-            structure = _structure_after(node, item.records)
-            batches.append(ArrayBatch(node.id, structure, item.records))
-        if batches:
-            await self._all_or_each(self._array_store().apply, batches)
-
-    async def _to_parts(self, work: list[_Work]) -> None:
-        batches = [
-            PartBatch(item.lease.node, item.records)
-            for item in work
-            if item.known.node.data_sources[0].management != "external" and any(_is_part(r) for r in item.records)
-        ]
-        if batches:
-            await self._all_or_each(self._part_store().apply, batches)
-
-    async def _to_tables(self, work: list[_Work]) -> None:
-        batches: dict[TableStore, list[TableBatch]] = {}
-        for item in work:
-            source = item.known.node.data_sources[0]
-            if isinstance(source.structure, TableStructure) and source.management != "external":
-                batch = TableBatch(item.lease.node, source.structure, item.known.watermark, item.records)
-                batches.setdefault(self._table_store(source), []).append(batch)
-        for store, of_store in batches.items():
-            await self._all_or_each(store.apply, of_store)
-
-    async def _to_catalog(self, work: list[_Work]) -> list[Done]:
-        batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records) for w in work]
-        if self._tell is not None:
-            await self._tell(batches)
-        answers = await self._all_or_each(self._catalog.apply, batches)
-        done = []
-        for item, applied in zip(work, [a for answer in answers for a in answer], strict=True):
-            if applied.deleted:
-                self.forget([n.id for n in applied.deleted])
-                await self._log.drop(*(n.id for n in applied.deleted))
-            if applied.watermark < 0:
-                self.forget([item.lease.node])
-                done.append(Done(item.lease, None))
-                continue
-            self._learn(item, applied.watermark)
-            done.append(Done(item.lease, applied.watermark, len(item.records)))
-        return done
-
-    def _learn(self, item: _Work, watermark: int) -> None:
-        last = item.records[-1].sequence if item.records else item.known.watermark
-        if watermark != last or item.lease.node not in self._known:
-            self.forget([item.lease.node])  # somebody else was faster, or it was made in this very batch
-            return
-        item.known.watermark = watermark
-        if any(map(changes_sources, item.records)):
-            tail = DataTail(item.known.node.data_sources, 0)
-            tail.fold(item.records)
-            item.known.node = msgspec.structs.replace(item.known.node, data_sources=tail.data_sources)
-
-    async def _all_or_each(
-        self, apply: Callable[[Sequence[_BatchT]], Awaitable[_ResultT]], batches: list[_BatchT]
-    ) -> list[_ResultT]:
-        """All batches in one step; if an event cannot be applied, one record at a time, and the bad one is put aside."""
+    async def _is_container_log(self, node: NodeId) -> bool:
+        """By its records. A log with nothing but an end could be either and can wait for its node to appear."""
         try:
-            return [await apply(batches)]
-        except Unavailable:
-            raise
-        except Exception:  # noqa: BLE001 - whatever a store makes of an event must not stop the ones behind it
-            return [await self._each(apply, batch) for batch in batches]
+            records = await self._log.read(node, 0, limit=_RECORDS, headers=True)
+        except Truncated:
+            return False
+        return any(type(r.event).__name__.startswith(("Child", "Revision")) for r in records)
 
-    async def _each(self, apply: Callable[[Sequence[_BatchT]], Awaitable[_ResultT]], batch: _BatchT) -> _ResultT:
-        good: list[Record] = []
-        for record in batch.records:
-            try:
-                await apply([_with(batch, (*good, record))])
-                good.append(record)
-            except Unavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - see above
-                await self._quarantine.keep(batch.node, record, error)
-                good.append(Record(record.sequence, record.time, RecordLost()))  # in its place, what no store looks at
-        return await apply([_with(batch, tuple(good))])
+    def _until_creation(self, node: NodeId) -> float:
+        """Longer each time, so that a node whose creation is lost does not keep the persister busy."""
+        tries = self._missing[node] = self._missing.pop(node, 0) + 1
+        if len(self._missing) > self._max_known:
+            self._missing.popitem(last=False)
+        first, most = _CREATION_SECONDS
+        return min(most, first * 1.5 ** min(tries - 1, 30))
+
+    # ------------------------------------------------------------ storage
+
+    async def _may_be_behind(self, item: _Work, answer: int | None) -> bool:
+        """The log says that less is persisted than the catalog does, and no store was asked: is the store behind?"""
+        if answer is not None or not item.known.stored or item.lease.after >= item.known.stored:
+            return False
+        held = await self._stores.watermark(item.known.node)
+        return held is not None and held < item.known.stored
+
+    async def _catch_up(self, item: _Work) -> int:
+        """Apply to a store that is behind the catalog what the log still has; the rest is lost. Returns its watermark, or
+        `FENCED`.
+
+        (It was restored from an older backup, or begun anew.)
+        """
+        known, node = item.known, item.known.node
+        held = await self._stores.watermark(node)
+        assert held is not None  # its store has just answered
+        target = max(known.stored, _last(item))
+        self.stats.behind += 1
+        logger.warning("The storage of node %s has its records up to %d, not %d: applying them again.", node.id, held, target)
+        while held < target:
+            records, lost = await self._again(node.id, held, target)
+            concerned = range(lost.start, min(lost.stop, known.stored + 1))
+            item.losses += self._losses(node.id, ranges_of(concerned), STORAGE_BEHIND)
+            pending = Pending(node, known.watermark, held, item.lease.fence, records, is_forced=True)
+            answer = (await self._data.apply([pending]))[0]
+            if answer == FENCED:
+                return FENCED
+            if answer is None or answer <= held:
+                raise Unavailable(f"The storage of node {node.id} does not take records after {held}; it is tried again.")
+            self.stats.reapplied += len(records) - len(lost)
+            held = answer
+        return held
+
+    async def _append_again(self, item: _Work) -> None:
+        """The store holds more than the log ever had: an older log was lost, and its sequences were given again.
+
+        The store has skipped these records for old ones. They are appended again behind what it holds, so that nothing is lost.
+        """
+        drafts = [Draft(r.event, r.time, r.payload) for r in item.records if concerns_storage(r)]
+        if drafts:
+            await self._log.append(item.lease.node, *drafts, floor=item.stored)
+            logger.error(
+                "The storage of node %s has records up to %d, the log only up to %d: %d records were appended again behind them. "
+                "Was the catalog restored together with an empty log?",
+                item.lease.node,
+                item.stored,
+                item.lease.head,
+                len(drafts),
+            )
+
+    async def _again(self, node: NodeId, held: int, target: int) -> tuple[tuple[Record, ...], range]:
+        """Records after `held` up to `target`, and which of them are lost: those that the log does not have any more."""
+        try:
+            found = await self._log.read(node, held, limit=_RECORDS, max_bytes=_BYTES)
+        except Truncated as error:
+            lost = range(held + 1, min(error.first, target + 1, held + 1 + _RECORDS))
+            return lost_records(lost), lost
+        if not found:  # an emptied log: it ends before the catalog
+            lost = range(held + 1, min(target + 1, held + 1 + _RECORDS))
+            return lost_records(lost), lost
+        return tuple(record for record in found if record.sequence <= target), range(0)
 
     async def _delete_storage(self, records: tuple[Record, ...]) -> None:
         """Remove what deleted nodes kept, before the catalog forgets where it was."""
@@ -288,68 +346,61 @@ class Apply:
                 if not found.more:
                     break
                 page = Page(limit=_PAGE, cursor=found.hits[-1].cursor)
-            await self._delete_data([n for n in doomed if n.data_sources and n.data_sources[0].management != "external"])
+            await self._data.delete(doomed)
 
-    async def _delete_data(self, nodes: list[Node]) -> None:
-        arrays = [n.id for n in nodes if isinstance(n.structure, ArrayStructure)]
-        if arrays:
-            await self._array_store().delete(*arrays)
-        parts = [n.id for n in nodes if isinstance(n.structure, _PARTS)]
-        if parts:
-            await self._part_store().delete(*parts)
-        tables: dict[TableStore, list[tuple[NodeId, TableStructure]]] = {}
-        for node in nodes:
-            if isinstance(node.structure, TableStructure):
-                tables.setdefault(self._table_store(node.data_sources[0]), []).append((node.id, node.structure))
-        for store, doomed in tables.items():
-            await store.delete(doomed)
+    # ------------------------------------------------------------ catalog
 
-    def _array_store(self) -> ArrayStore:
-        """`Unavailable` without one: other processes of the deployment may have it, and the records stay for them (I6)."""
-        if self._arrays is None:
-            raise Unavailable(
-                "This process has no storage for arrays, but arrays are to be persisted: start it with -w DIRECTORY."
-            )
-        return self._arrays
+    async def _to_catalog(self, work: list[_Work]) -> list[Done]:
+        batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records, w.stored, w.losses) for w in work]
+        if self._notify is not None:
+            await self._notify(batches)
 
-    def _part_store(self) -> PartStore:
-        """See `_array_store`."""
-        if self._parts is None:
-            raise Unavailable("This process has no storage for arrays, but some are to be persisted: start it with -w DIRECTORY.")
-        return self._parts
+        async def refused(batch: Any, record: Record, error: Exception) -> None:
+            await self._quarantine.keep(batch.node, record, error)
 
-    def _table_store(self, source: DataSource) -> TableStore:
-        """See `_array_store`."""
-        try:
-            if self._tables is not None:
-                return self._tables.of(source.mimetype)
-        except (NotSupported, UnsupportedType) as error:
-            raise Unavailable(f"Rows of a table are to be persisted, but: {error}") from None
-        raise Unavailable(
-            "This process has no storage for tables, but rows are to be persisted: give it the same -w as the others."
-        )
+        answers = await in_one_step_or_each(self._catalog.apply, batches, refused=refused)
+        done = []
+        for item, applied in zip(work, answers, strict=True):
+            if applied.deleted:
+                self.forget([n.id for n in applied.deleted])
+                await self._log.drop(*(n.id for n in applied.deleted))
+            if applied.watermark < 0:
+                self.forget([item.lease.node])
+                done.append(Done(item.lease, None, delay=self._until_creation(item.lease.node)))
+                continue
+            self._learn(item, applied)
+            done.append(Done(item.lease, applied.watermark, len(item.records)))
+        return done
 
+    def _learn(self, item: _Work, applied: Applied) -> None:
+        known = item.known
+        if applied.watermark != _last(item) or self._known.get(item.lease.node) is not known:
+            self.forget([item.lease.node])  # another worker was faster, or the node was made in this very batch
+            return
+        known.watermark = applied.watermark
+        known.stored = max(known.stored, item.stored)
+        if any(map(changes_sources, item.records)):
+            tail = DataTail(known.node.data_sources, 0)
+            tail.fold(item.records)
+            known.node = msgspec.structs.replace(known.node, data_sources=tail.data_sources)
+        if item.losses:
+            self.stats.lost += sum(loss.last - loss.first + 1 for loss in item.losses)
+            self._on_loss()
 
-def _is_container_log(records: tuple[Record, ...]) -> bool:
-    """By what stands in it; a log with nothing but an end could be either and can wait for its node to appear."""
-    return any(type(r.event).__name__.startswith(("Child", "Revision")) for r in records)
-
-
-def _is_kept(record: Record) -> bool:
-    return isinstance(record.event, ArrayWritten) and record.event.persist
+    def _losses(self, node: NodeId, ranges: Sequence[tuple[int, int]], reason: str) -> tuple[Loss, ...]:
+        for first, last in ranges:
+            logger.error("Records %d to %d of node %s are lost: %s", first, last, node, reason)
+        return tuple(Loss(node, first, last, self._now(), reason) for first, last in ranges)
 
 
-def _is_part(record: Record) -> bool:
-    return isinstance(record.event, PartWritten) and record.event.persist
+def _pending(item: _Work) -> Pending:
+    return Pending(item.known.node, item.known.watermark, item.known.stored, item.lease.fence, item.records)
 
 
-def _structure_after(node: Node, records: tuple[Record, ...]) -> ArrayStructure:
-    tail = DataTail(node.data_sources, 0)
-    tail.fold(records)
-    structure = tail.data_sources[0].structure
-    assert isinstance(structure, ArrayStructure)
-    return structure
+def _last(item: _Work) -> int:
+    return item.records[-1].sequence if item.records else item.known.watermark
 
 
-def _with(batch: _BatchT, records: tuple[Record, ...]) -> _BatchT:
-    return msgspec.structs.replace(batch, records=records)
+def _is_held(node: Node, held: int | None, lost: range) -> bool:
+    """Records that only the catalog lacks: for rows of a table it is enough that storage has them, for columns never change."""
+    return not lost or (held is not None and isinstance(node.structure, TableStructure) and held >= lost[-1])

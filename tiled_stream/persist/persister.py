@@ -71,6 +71,8 @@ class Persister:
         self._sweep = sweep_seconds
         self._stopping = asyncio.Event()
         self._swept = now()
+        # By how much fences are raised if a store knows higher ones than the log; doubled each time.
+        self._fence_step = 1 << 20
         self.stats = PersisterStats()
 
     async def run(self) -> None:
@@ -145,16 +147,17 @@ class Persister:
 
     async def _settle(self, done: Sequence[Done], held: dict[str, Lease]) -> None:
         for item in done:
-            del held[item.lease.node]
+            held.pop(item.lease.node, None)
         settled = await together(self._settle_one(item) for item in done)
         touched = [item.lease.node for item, is_settled in zip(done, settled, strict=True) if is_settled]
         if touched:
             await self._log.trim(self._retention, now=self._now(), nodes=touched)
 
     async def _settle_one(self, item: Done) -> bool:
-        if (
-            item.watermark is None or item.watermark < item.lease.after
-        ):  # not to be done yet, or not done up to where the log begins
+        if item.is_fenced:
+            await self._fenced(item.lease)
+            return False
+        if item.watermark is None or item.watermark < item.lease.after:  # not possible yet, or not up to where the log begins
             await self._log.release(item.lease, delay=item.delay if item.watermark is None else 0.0)
             return False
         try:
@@ -168,6 +171,21 @@ class Persister:
             return False
         self.stats.records += item.records
         return True
+
+    async def _fenced(self, lease: Lease) -> None:
+        """A store has seen a newer lease than this one: usually because this process was paused and another one took over.
+
+        If the lease is in force all the same, the log gives fences that are too low (it was lost, and the clock went back).
+        """
+        try:
+            await self._log.renew(lease, ttl=self._ttl)
+        except (LeaseLost, Gone):
+            logger.info("Node %s was taken over by another persister; this one changed nothing", lease.node)
+            return
+        self._fence_step *= 2
+        await self._log.raise_fences(lease.fence + self._fence_step)
+        logger.warning("Node %s: storage knows a newer lease than the log; the log gives higher ones from now on", lease.node)
+        await self._log.release(lease, delay=self._retry)
 
     async def _keep(self, held: dict[str, Lease]) -> None:
         """Renew what is in hand while a round is slow; not for ever, so that another can try where this process hangs."""

@@ -13,6 +13,7 @@ from ..log.port import Backlog
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Located, Repository
 from .above import Above, check_not_above
+from .completeness import Completeness
 from .inside import Content, Inside, is_file, not_a_container
 from .listing import Listing
 from .read_files import FileData
@@ -31,8 +32,10 @@ class Browse:
         backlog: Backlog,
         barrier: Barrier,
         files: FileData | None = None,
+        complete: Completeness | None = None,
         exact_count_limit: int | None = None,
     ) -> None:
+        self._complete = complete
         self._repository = repository
         self._catalog = catalog
         self._backlog = backlog
@@ -146,6 +149,8 @@ class Browse:
             await self._barrier.settle_all()
         else:
             await self._barrier.settle_at(at.node.id, at.head)
+        if self._complete is not None:
+            await self._complete.check(at.node, path=at.path, head=at.head)
 
     async def _count(
         self, at: Located, filters: Sequence[Filter], *, deep: bool, max_depth: int | None, at_most: int | None = None

@@ -29,8 +29,8 @@ from ..domain.search import Page, Search
 from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure, TableStructure
 from ..log.port import Log
-from ..storage.port import ArrayStore, Arrived
-from ..storage.tables import Tables
+from ..storage.port import Arrived
+from ..storage.stores import Stores
 from ..wire.tables import ARROW_FILE, encode_table, schema_of
 
 __all__ = ["History"]
@@ -59,11 +59,12 @@ class _Children(msgspec.Struct, frozen=True):
 class History:
     """Read only. A store that is None is not configured."""
 
-    def __init__(self, log: Log, catalog: Catalog, *, arrays: ArrayStore | None, tables: Tables | None) -> None:
+    def __init__(self, log: Log, catalog: Catalog, *, stores: Stores) -> None:
         self._log = log
         self._catalog = catalog
-        self._arrays = arrays
-        self._tables = tables
+        self._stores = stores
+        self._arrays = stores.arrays
+        self._tables = stores.tables
 
     async def page(self, node: NodeId, after: int, upto: int, state: Hashable) -> PastPage:
         """The next of the records after `after` up to `upto`, all of them persisted.
@@ -121,7 +122,7 @@ class History:
 
     async def _children(self, stored: Stored, after: int, upto: int, state: Hashable) -> PastPage:
         begun = state if isinstance(state, _Children) else None
-        is_all = begun.is_all if begun is not None else after == 0
+        is_all = begun.is_all if begun is not None else after == 0 and not stored.lost
         page = Page(limit=_CHILDREN + 1, cursor=None if begun is None else begun.cursor)
         found = (await self._catalog.children(stored.node.id, Search(), page)).hits
         items: list[Record | Lost] = []
@@ -146,8 +147,10 @@ class History:
     # ------------------------------------------------------------ arrays
 
     async def _array(self, stored: Stored, structure: ArrayStructure, after: int, upto: int, state: Hashable) -> PastPage:
-        if self._arrays is None:
+        if self._arrays is None or stored.lost:  # nothing says which cells the lost records wrote
             return _lost(after, upto)
+        if stored.stored and (await self._stores.watermark(stored.node) or 0) < stored.stored:
+            return _lost(after, upto)  # the storage was restored to an earlier state
         node = stored.node.id
         total = structure.shape[0] if structure.shape else 1
         begin = state.told if isinstance(state, _Rows) else 0

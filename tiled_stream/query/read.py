@@ -21,6 +21,7 @@ from ..nodes.repository import Located
 from ..storage.port import ArrayStore, PartStore
 from ..storage.tables import Tables
 from ..wire.tables import column_array
+from .completeness import Completeness
 from .read_files import FileData
 from .read_parts import PartData
 
@@ -35,7 +36,10 @@ _COLUMNS_BYTES = 64 << 20
 
 
 class DataReader:
-    """Read only. A store that is None is not configured; without `files`, registered files cannot be read. `limit`: bytes."""
+    """Read only. A store that is None is not configured; without `files`, registered files cannot be read. `limit`: bytes.
+
+    Without `complete`, data are served without comparing storage with the catalog.
+    """
 
     def __init__(
         self,
@@ -45,11 +49,13 @@ class DataReader:
         parts: PartStore | None,
         tables: Tables | None,
         files: FileData | None = None,
+        complete: Completeness | None = None,
         limit: int = 300_000_000,
     ) -> None:
         #: Awkward, ragged and sparse arrays.
-        self.parts = PartData(parts, barrier=barrier, limit=limit)
+        self.parts = PartData(parts, barrier=barrier, complete=complete, limit=limit)
         self._barrier = barrier
+        self._complete = complete
         self._files = files
         self._arrays = arrays
         self._tables = tables
@@ -132,7 +138,7 @@ class DataReader:
         _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
-        await self._barrier.settle_at(at.node.id, at.head)
+        await self._persisted(at)
         return await self._arrays.read(at.node.id, structure, selection)
 
     async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
@@ -150,9 +156,16 @@ class DataReader:
         _check_there(at.node)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
-        await self._barrier.settle_at(at.node.id, at.head)
+        await self._persisted(at)
         store = self._tables.of(at.node.data_sources[0].mimetype)
         return await store.read(at.node.id, structure, columns=columns, partition=partition)
+
+    async def _persisted(self, at: Located) -> None:
+        """Return once storage holds what `at` was found with. `Unavailable` if that takes too long, `DataLost` if it never
+        will."""
+        await self._barrier.settle_at(at.node.id, at.head)
+        if self._complete is not None:
+            await self._complete.check(at.node, path=at.path, head=at.head)
 
     async def _column(self, at: Located, column: str) -> numpy.ndarray:
         at_table = Located(at.node, at.path[:-1], at.head, inside=at.inside)

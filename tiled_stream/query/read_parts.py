@@ -17,6 +17,7 @@ from ..nodes.barrier import Barrier
 from ..nodes.repository import Located
 from ..storage.port import PartStore
 from ..wire.parts import part_name
+from .completeness import Completeness
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,9 +30,10 @@ __all__ = ["PartData"]
 class PartData:
     """Read only. `store` is None if it is not configured; `limit`: bytes of one answer."""
 
-    def __init__(self, store: PartStore | None, *, barrier: Barrier, limit: int) -> None:
+    def __init__(self, store: PartStore | None, *, barrier: Barrier, complete: Completeness | None, limit: int) -> None:
         self._store = store
         self._barrier = barrier
+        self._complete = complete
         self._limit = limit
 
     async def ragged(self, at: Located, structure: RaggedStructure, text: str) -> Any:
@@ -90,6 +92,8 @@ class PartData:
         if not at.node.data_sources[0].assets:
             raise NotFound(f"The data of {at.node.key!r} were deleted.")
         await self._barrier.settle_at(at.node.id, at.head)
+        if self._complete is not None:
+            await self._complete.check(at.node, path=at.path, head=at.head)
         return await self._store.read(at.node.id, names, limit=self._limit)
 
 

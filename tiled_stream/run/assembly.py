@@ -22,8 +22,9 @@ from ..accounts.providers import AuthenticatorError, providers_of
 from ..accounts.store import Accounts
 from ..accounts.tokens import Tokens
 from ..broadcast.hub import Hub
+from ..catalog.port import Catalog
 from ..domain.errors import Unavailable
-from ..domain.nodes import ROOT, Spec
+from ..domain.nodes import NodeId, Spec
 from ..http.access import Access
 from ..http.app import create_app
 from ..http.services import EdgeSettings, Services
@@ -31,20 +32,24 @@ from ..http.shell import Shell
 from ..http.user_access import UserAccess
 from ..ingest.deletion import Deletion
 from ..ingest.writer import Writer
-from ..log.port import Retention
+from ..log.port import Persisted, Retention
 from ..nodes.barrier import Barrier
 from ..nodes.repository import Repository
 from ..persist.apply import Apply
 from ..persist.persister import Persister
 from ..persist.quarantine import Quarantine
+from ..persist.reconcile import Reconciler
 from ..query.browse import Browse
+from ..query.completeness import Completeness
 from ..query.history import History
 from ..query.read import DataReader
 from ..query.read_files import FileData
 from ..storage.port import ArrayStore, PartStore
+from ..storage.stores import Stores
 from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
+from .identities import Mismatches, bind_storage
 from .mounting import mount
 from .readers import readers_of
 from .settings import Settings, SettingsError
@@ -70,7 +75,9 @@ class _Stores(TypedDict):
 class Assembly:
     """A running server without its sockets."""
 
-    def __init__(self, settings: Settings, places: Places, engines: Engines, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self, settings: Settings, places: Places, engines: Engines, *, mismatches: Mismatches, hooks: Hooks | None = None
+    ) -> None:
         log, catalog = engines.log, engines.catalog
         stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
         barrier = Barrier(log, timeout=settings.barrier_timeout_seconds)
@@ -79,14 +86,26 @@ class Assembly:
         self._log = log
         self._repository = repository
         self._persisting: asyncio.Task[None] | None = None
+        self._reconciling: asyncio.Task[None] | None = None
+        self._mismatches = mismatches
         self._heart = Heart()
         self.places = places
-        past = History(log, catalog, arrays=engines.arrays, tables=engines.tables) if settings.history else None
+        compared = Stores(arrays=engines.arrays, parts=engines.parts, tables=engines.tables)
+        past = History(log, catalog, stores=compared) if settings.history else None
         self.hub = Hub(log, now=time.time, past=past)
         self.quarantine = Quarantine(places.quarantine)
         self._hooks = hooks
-        tell = None if hooks is None else hooks.outbox.take
-        self._apply = Apply(log, catalog, **stores, quarantine=self.quarantine, tell=tell)
+        complete = Completeness(catalog, compared, epoch=lambda: log.epoch, suspect=lambda node: self.reconciler.suspect(node))
+        self._apply = Apply(
+            log,
+            catalog,
+            stores=compared,
+            quarantine=self.quarantine,
+            now=time.time,
+            notify=None if hooks is None else hooks.outbox.take,
+            on_loss=complete.forget,
+        )
+        self.reconciler = Reconciler(log, catalog, compared, self._apply, on_change=complete.forget)
         self.persister = Persister(
             log,
             self._apply,
@@ -113,9 +132,10 @@ class Assembly:
                 backlog=log,
                 barrier=barrier,
                 files=self.files,
+                complete=complete,
                 exact_count_limit=settings.exact_count_limit if settings.exact_count_limit >= 0 else None,
             ),
-            reader=DataReader(barrier=barrier, **stores, files=self.files, limit=limit),
+            reader=DataReader(barrier=barrier, **stores, files=self.files, complete=complete, limit=limit),
             hub=self.hub,
             log=log,
             ready=self.check_ready,
@@ -125,8 +145,11 @@ class Assembly:
         self.access = _access(settings)
         self.app: Shell = create_app(self.services, _edge_settings(settings), access=self.access)
 
-    async def start(self) -> None:
-        """Begin to persist, unless other processes do."""
+    async def start(self, *, is_new_storage: bool = False) -> None:
+        """Begin to persist, unless other processes do. `is_new_storage`: a storage is not the one that the catalog knew."""
+        reconciling = self.reconciler.run(is_new_storage=is_new_storage)
+        self._reconciling = asyncio.create_task(reconciling, name="reconciler")
+        self._reconciling.add_done_callback(_heard)
         if self._settings.persist:
             self._persisting = asyncio.create_task(self.persister.run(), name="persister")
             self._persisting.add_done_callback(_heard)
@@ -148,6 +171,9 @@ class Assembly:
     async def finish(self) -> None:
         """End the persister after its round, then persist what is owed; a shared log is left to others, or to the next life."""
         await self._heart.stop()
+        self.reconciler.stop()
+        if self._reconciling is not None:
+            await asyncio.wait({self._reconciling})
         self.persister.stop()
         if self._persisting is None:
             return
@@ -186,7 +212,13 @@ class Assembly:
             "tiled_stream_persist_seconds_total": done.seconds,
             "tiled_stream_persist_failures_total": done.failures,
             "tiled_stream_quarantined_records_total": self.quarantine.count,
-            "tiled_stream_lost_records_total": self._apply.lost,
+            "tiled_stream_lost_records_total": self._apply.stats.lost,
+            "tiled_stream_lost_nodes": self.reconciler.stats.lost_nodes,
+            "tiled_stream_fenced_batches_total": self._apply.stats.fenced,
+            "tiled_stream_storage_behind_total": self._apply.stats.behind,
+            "tiled_stream_reapplied_records_total": self._apply.stats.reapplied,
+            "tiled_stream_reopened_nodes_total": self.reconciler.stats.reopened,
+            "tiled_stream_identity_mismatches_total": self._mismatches.count,
         }
         try:
             lag, of_log = await self._log.lag(), await self._log.figures()
@@ -220,14 +252,15 @@ async def assembled(
             if engine is not None:
                 stack.push_async_callback(engine.close)
                 await engine.open()
-        root = (await engines.catalog.node(ROOT)).node
-        identity = f"{root.time_created!r}"
-        await engines.log.bind(identity)
+        identity = await engines.catalog.identity()
+        await engines.log.bind(identity, _persisted(engines.catalog))
+        mismatches = Mismatches()
+        new = [await bind_storage(engines.catalog, name, s, identity, mismatches) for name, s in engines.storages.items()]
         hooks = _hooks(settings, places, engines, identity)
         if hooks is not None:
             stack.push_async_callback(hooks.close)
             await hooks.open()
-        assembly = Assembly(settings, places, engines, hooks)
+        assembly = Assembly(settings, places, engines, mismatches=mismatches, hooks=hooks)
         stack.callback(assembly.promises.close)
         if isinstance(assembly.access, UserAccess):
             stack.push_async_callback(assembly.access.accounts.close)
@@ -237,9 +270,18 @@ async def assembled(
             await assembly.access.open()
         stack.push_async_callback(assembly.files.close)
         stack.push_async_callback(assembly.finish)  # also if starting is cut short: the persister runs by then
-        await assembly.start()
+        await assembly.start(is_new_storage=any(new))
         stack.push_async_callback(assembly.drain)
         yield assembly
+
+
+def _persisted(catalog: Catalog) -> Persisted:
+    """What a log that lost records asks the catalog."""
+
+    async def persisted(nodes: Sequence[NodeId]) -> list[int]:
+        return [0 if known is None else known.watermark for known in await catalog.reached(nodes)]
+
+    return persisted
 
 
 def _hooks(settings: Settings, places: Places, engines: Engines, identity: str) -> Hooks | None:

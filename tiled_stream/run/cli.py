@@ -12,6 +12,7 @@ import typer
 from .._version import __version__
 from .accounts_cli import admin_app
 from .catalog_cli import catalog_app
+from .check_cli import check
 from .directory_cli import serve_directory
 from .told import told
 from .watch_cli import watch
@@ -29,6 +30,7 @@ app.add_typer(serve_app, name="serve")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(admin_app, name="admin")
 app.command("watch")(watch)
+app.command("check")(check)
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -17,9 +17,15 @@ from ..domain.nodes import Spec
 from ..domain.uris import redacted
 from ..log.claims import Claims
 from ..log.port import LogEngine
-from ..storage.port import ArrayStore, PartStore, TableStore
+from ..storage.port import ArrayStore, Identified, PartStore, TableStore
+from ..storage.storage_root import Check, StorageRoot, unchecked
 from ..storage.tables import Tables
+from .identities import ARRAYS, TABLES
 from .settings import POSTGRES, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from ..storage.postgres_tables import PostgresTables
+    from ..storage.sql_tables import SqlTables
 
 __all__ = ["Engines", "Places", "catalog_at", "catalog_of", "catalog_place", "engines_of", "places_of"]
 
@@ -54,13 +60,15 @@ class Places(msgspec.Struct, frozen=True):
 
 
 class Engines(msgspec.Struct, frozen=True):
-    """The engines of one server, not opened yet."""
+    """The engines of one server, not opened yet. `storages`: those that are bound to the deployment, by their names in the
+    catalog."""
 
     log: LogEngine
     catalog: Catalog
     arrays: ArrayStore | None
     parts: PartStore | None
     tables: Tables | None
+    storages: dict[str, Identified] = {}
 
 
 def places_of(settings: Settings, temporary: Path | None) -> Places:
@@ -90,7 +98,23 @@ def engines_of(
 ) -> Engines:
     """The engines for these places, not opened."""
     catalog = catalog_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
-    return Engines(_log(settings, places), catalog, _arrays(places), _parts(places), _tables(settings, places))
+    # What is temporary belongs to nobody afterwards, so its storage is not marked.
+    root = None if places.arrays is None or settings.temp else StorageRoot(places.arrays)
+    check = root.check if root is not None else unchecked
+    sql = _sql_tables(settings, places)
+    storages: dict[str, Identified] = {}
+    if root is not None:
+        storages[ARRAYS] = root
+    if sql is not None and not settings.temp:
+        storages[TABLES] = sql
+    return Engines(
+        _log(settings, places, check),
+        catalog,
+        _arrays(places, check),
+        _parts(places, check),
+        _tables(places, sql, check),
+        storages,
+    )
 
 
 def catalog_of(
@@ -126,7 +150,7 @@ def catalog_at(
     return PostgresCatalog(place, init=init, pool_size=pool_size, root_metadata=root_metadata, root_specs=root_specs)
 
 
-def _log(settings: Settings, places: Places) -> LogEngine:
+def _log(settings: Settings, places: Places, check: Check) -> LogEngine:
     if places.log is None:
         from ..log.memory import MemoryLog
 
@@ -150,14 +174,16 @@ def _log(settings: Settings, places: Places) -> LogEngine:
         synced=settings.log_sync == "full",
         strict=settings.cache_strict,
         is_temporary=settings.temp,
-        claims=_claims(settings, places),
+        claims=_claims(settings, places, check),
+        keep_bytes=settings.cache_keep_bytes,
     )
 
 
-def _claims(settings: Settings, places: Places) -> Claims | None:
+def _claims(settings: Settings, places: Places, check: Check) -> Claims | None:
     if places.arrays is None or not settings.cache_claim_bytes:
         return None
-    return Claims(places.arrays / ".claims", above=settings.cache_claim_bytes, synced=settings.log_sync == "full")
+    directory = places.arrays / ".claims"
+    return Claims(directory, above=settings.cache_claim_bytes, synced=settings.log_sync == "full", check=check)
 
 
 def _log_place(settings: Settings, catalog: Path | str) -> Path | str | None:
@@ -189,24 +215,24 @@ def _writable(write: Sequence[str]) -> tuple[Path | None, Path | str | None, str
     return arrays, tables, scheme
 
 
-def _arrays(places: Places) -> ArrayStore | None:
+def _arrays(places: Places, check: Check) -> ArrayStore | None:
     if places.arrays is None:
         return None
     from ..storage.zarr_arrays import ZarrArrays
 
-    return ZarrArrays(places.arrays)
+    return ZarrArrays(places.arrays, check=check)
 
 
-def _parts(places: Places) -> PartStore | None:
+def _parts(places: Places, check: Check) -> PartStore | None:
     if places.arrays is None:
         return None
     from ..storage.part_files import PartFiles
     from ..wire.parts import split
 
-    return PartFiles(places.arrays, split=split)
+    return PartFiles(places.arrays, split=split, check=check)
 
 
-def _tables(settings: Settings, places: Places) -> Tables | None:
+def _tables(places: Places, sql: TableStore | None, check: Check) -> Tables | None:
     if places.tables is None and places.arrays is None:
         return None
     files: dict[str, TableStore] = {}
@@ -214,11 +240,11 @@ def _tables(settings: Settings, places: Places) -> Tables | None:
         from ..storage.file_tables import FileTables
         from ..storage.table_formats import FORMATS
 
-        files = {kind.mimetype: FileTables(places.arrays, kind) for kind in FORMATS}
-    return Tables(_sql_tables(settings, places), files)
+        files = {kind.mimetype: FileTables(places.arrays, kind, check=check) for kind in FORMATS}
+    return Tables(sql, files)
 
 
-def _sql_tables(settings: Settings, places: Places) -> TableStore | None:
+def _sql_tables(settings: Settings, places: Places) -> PostgresTables | SqlTables | None:
     if places.tables is None:
         return None
     if not isinstance(places.tables, Path):

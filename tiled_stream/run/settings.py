@@ -55,6 +55,7 @@ _AT_LEAST_ZERO = (
     "cache_node_bytes",
     "cache_total_bytes",
     "cache_claim_bytes",
+    "cache_keep_bytes",
     "persist_linger_seconds",
     "drain_timeout_seconds",
 )
@@ -140,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_node_bytes: bytes of persisted records that stay in the log, of one node
     cache_total_bytes: bytes of persisted records that stay in the log, of all nodes
     cache_claim_bytes: bodies of so many bytes or more rest beside the arrays while they are in the log in Redis; 0: none do
+    cache_keep_bytes: bytes of records that a server keeps until they are persisted, to restore them in a Redis that lost them
     history: tell late subscribers from storage what the log has let go of; switched off it is announced as a gap
     log_sync: "normal": acknowledged writes survive a killed process; "full": a power cut too, at the price of an fsync
         (with Redis: of `WAITAOF`, which needs Redis 7.2 or Valkey)
@@ -205,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history: bool = True
     cache_total_bytes: int = 512 << 20
     cache_claim_bytes: int = 4 << 20
+    cache_keep_bytes: int = 256 << 20
     log_sync: Literal["normal", "full"] = "normal"
     persist: bool = True
     persist_linger_seconds: float = 0.25
