@@ -164,6 +164,10 @@ class HeldDirectory:
         except OSError as error:
             raise lost(error) from error
 
+    def is_valid(self) -> bool:
+        """Is there no successor yet?"""
+        return os.path.isdir(self._staging)
+
     def take_over(self, lower: str) -> None:
         """Remove a lower hold. Returns when it is gone, with its watermark and its ``open-`` entries in this one."""
         other = f"{self.place}/{HOLDS}/{lower}"

@@ -60,11 +60,15 @@ class NodeDirectories:
     def change(self, node: NodeId, fence: int, work: Callable[[HeldDirectory], int], *, is_due: Callable[[], bool]) -> int:
         """Do `work` with the hold of a node and return its answer, or that of `hold`."""
         for _ in range(TRIES):
+            hold: HeldDirectory | int = 0
             try:
                 hold = self.hold(node, fence, is_due=is_due)
                 return hold if isinstance(hold, int) else work(hold)
-            except HoldLost:  # to a successor, to another store with this fence, or with its directory
+            except (HoldLost, FileNotFoundError) as error:
+                # Lost to a successor, to another store with this fence, or with its directory; so may be a file that is missing.
                 self.forget(node)
+                if isinstance(error, FileNotFoundError) and not isinstance(hold, int) and hold.is_valid():
+                    raise
                 self.check()
             except BaseException:
                 self.forget(node)
