@@ -14,7 +14,7 @@ import pytest
 from tiled_stream.domain.errors import Unavailable
 from tiled_stream.domain.events import ArrayWritten
 from tiled_stream.domain.slices import Along, Selection, whole
-from tiled_stream.storage import chunk_files
+from tiled_stream.storage import chunk_files, fenced_directory
 from tiled_stream.storage.layout import array_directory
 from tiled_stream.storage.port import ArrayBatch
 from tiled_stream.storage.zarr_arrays import ZarrArrays
@@ -98,10 +98,10 @@ async def test_a_batch_of_many_small_patches_holds_few_chunks(store: ZarrArrays,
     most = 0
     load = chunk_files.ChunkWriter._chunk
 
-    def spy(self: chunk_files.ChunkWriter, index: tuple[int, ...], *, is_needed: bool) -> Any:
+    def spy(self: chunk_files.ChunkWriter, index: tuple[int, ...]) -> Any:
         nonlocal most
         most = max(most, self._held)
-        return load(self, index, is_needed=is_needed)
+        return load(self, index)
 
     monkeypatch.setattr(chunk_files.ChunkWriter, "_chunk", spy)
     monkeypatch.setattr(chunk_files, "_HELD", 2000)
@@ -120,7 +120,7 @@ async def test_a_crash_anywhere_is_mended_by_the_same_batch(
     random = Random(seed)
     model = model_of((5, 6), ((2, 2, 1), (3, 3)), seed)
     applied = 0
-    write = chunk_files._write_all
+    write = fenced_directory.write_all
     for _ in range(5):
         known = model.values.copy()
         structure = model.structure
@@ -129,22 +129,22 @@ async def test_a_crash_anywhere_is_mended_by_the_same_batch(
         for _ in range(3):
             left = random.randrange(6)
 
-            def dying(file: Any, content: Any) -> None:
+            def dying(file: int, content: Any, offset: int) -> None:
                 nonlocal left
                 left -= 1
                 if left < 0:
-                    write(file, bytes(content)[: random.randrange(len(content) + 1)])
+                    write(file, bytes(content)[: random.randrange(len(content) + 1)], offset)
                     raise Crash
-                write(file, content)
+                write(file, content, offset)
 
             store = ZarrArrays(tmp_path, level=level)
-            monkeypatch.setattr(chunk_files, "_write_all", dying)
+            monkeypatch.setattr(fenced_directory, "write_all", dying)
             try:
                 await store.apply([model.batch(applied)])
             except Crash:
                 pass
             finally:
-                monkeypatch.setattr(chunk_files, "_write_all", write)
+                monkeypatch.setattr(fenced_directory, "write_all", write)
             seen = await store.read(model.node, structure, whole(structure.shape))  # every chunk is old or new, none is torn
             new = model.values[tuple(slice(n) for n in structure.shape)]
             assert set(seen.ravel()) <= set(known.ravel()) | set(new.ravel()) | {0.0} | _written(model, applied)

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,13 +28,17 @@ __all__ = ["Claims"]
 class Claims:
     """Files below `directory`, one for each body of `above` bytes and more; made when the first one comes.
 
-    `synced`: a body is on the disk, not only on its way there, when `keep` returns. Nothing here blocks the loop.
+    `synced`: a body is on the disk, not only on its way there, when `keep` returns. Nothing here blocks the loop. `check` raises
+    `StorageMissing` if the parent of the directory is not the storage that it should be (its file system is not mounted). It is
+    called in a thread, before and after a body is written, and before a body is reported missing. With it the parent is never
+    created.
     """
 
-    def __init__(self, directory: Path, *, above: int, synced: bool = False) -> None:
+    def __init__(self, directory: Path, *, above: int, synced: bool = False, check: Callable[[], None] | None = None) -> None:
         self.above = above
         self._directory = directory
         self._synced = synced
+        self._check = check
 
     async def keep(self, node: NodeId, body: bytes) -> str:
         """Put a body away; its token. `Unavailable` if there is no room or no way; then nothing is left."""
@@ -52,12 +56,10 @@ class Claims:
     async def take(self, node: NodeId, token: str) -> bytes | None:
         """The body; None if it is not there, or not whole (a machine that lost its power may leave such a file)."""
         try:
-            body = await asyncio.to_thread(self._path(node, token).read_bytes)
-        except FileNotFoundError:
-            return None
+            body = await asyncio.to_thread(self._read, self._path(node, token))
         except OSError as error:
             raise Unavailable(f"A body of the log cannot be read ({error.strerror or error}).", retry_after=1.0) from error
-        return body if f"{zlib.crc32(body):08x}" == token.rpartition("-")[2] else None
+        return body if body is not None and f"{zlib.crc32(body):08x}" == token.rpartition("-")[2] else None
 
     async def drop(self, claims: Iterable[tuple[NodeId, str]]) -> None:
         """No record names these any more."""
@@ -76,7 +78,17 @@ class Claims:
     def _path(self, node: NodeId, token: str) -> Path:
         return self._directory / node / token
 
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            if self._check is not None:
+                self._check()
+            return None
+
     def _write(self, path: Path, body: bytes) -> None:
+        if self._check is not None:
+            self._check()
         file = self._opened(path)
         try:
             with file:
@@ -87,13 +99,20 @@ class Claims:
                     os.fsync(file.fileno())
             if self._synced:
                 _sync(path.parent)
+            if self._check is not None:  # what was written below an empty mount point is not kept
+                self._check()
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
     def _opened(self, path: Path) -> io.FileIO:
         for _ in range(10):  # whoever takes the last body of a node away takes its directory, too
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if self._check is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            else:
+                self._directory.mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    path.parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 return io.FileIO(path, "xb")
         raise FileNotFoundError(errno.ENOENT, "its directory vanishes", str(path.parent))

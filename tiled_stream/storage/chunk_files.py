@@ -1,9 +1,12 @@
 """Chunks of one array as files: how regions are written and selections read. Blocking; runs in the store's threads.
 
-What must stay true: a chunk that readers can see is replaced by a rename, so that nobody sees half of one, and a batch applied
-again ends the same (I5). Two shortcuts carry the common loads: a region that is a whole chunk is written as the bytes that it
-is, and cells beyond the former shape, which nobody reads yet, are written in place; so that appending a row to a chunk of
-thousands does not rewrite them. Because of the second, `zarr.json` tells of growth only after the cells are there.
+What must stay true: a chunk that readers can see is replaced by a rename, so that no reader sees half of one, and a batch
+applied again ends the same (I5). A chunk that exists is loaded before a part of it is written: only a region that is the whole
+grid cell replaces it without a look. Cells beyond the former shape, which no reader asks for yet, are written in place, so that
+appending a row to a chunk of thousands does not rewrite them; therefore `zarr.json` shows growth only after the cells are there.
+
+All changes go through the hold of the directory (`fenced_directory.py`). The shape is read when the hold is acquired and is true
+as long as it lasts.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import zstandard
 from ..domain.errors import Unavailable
 from ..domain.slices import Along, Selection
 from ..domain.structures import ArrayStructure
+from .fenced_directory import HeldDirectory
 from .zarr_metadata import Grid, cell_dtype, checked_by_zarr, chunk_shape, decode_metadata, encode_metadata
 
-__all__ = ["ChunkWriter", "Region", "has_all_chunks", "read_cells", "read_grid"]
+__all__ = ["METADATA", "ChunkWriter", "Region", "has_all_chunks", "read_cells", "read_grid"]
 
 Array = numpy.ndarray[Any, Any]
 Index = tuple[int, ...]
@@ -47,8 +51,6 @@ class _Part(msgspec.Struct, frozen=True):
     index: Index
     inside: Slices
     outside: Slices
-    #: The part is all cells of the chunk that lie within the array: nothing else in it is worth keeping.
-    covers: bool
 
 
 def read_grid(directory: Path) -> Grid | None:
@@ -60,18 +62,17 @@ def read_grid(directory: Path) -> Grid | None:
 
 
 class ChunkWriter:
-    """The only writer of the array in `directory`; made by the first write."""
+    """Writer of the array in a held directory; `structure` is that of an array that is not there yet."""
 
-    def __init__(self, directory: Path, structure: ArrayStructure, *, level: int) -> None:
-        self._place = str(directory)
+    def __init__(self, hold: HeldDirectory, structure: ArrayStructure, *, level: int) -> None:
+        self._hold = hold
         self._cell = cell_dtype(structure.data_type)
         try:
-            self._grid, self._shape, self._level = decode_metadata((directory / METADATA).read_bytes())
+            self._grid, self._shape, self._level = decode_metadata(_content(f"{hold.place}/{METADATA}"))
         except FileNotFoundError:
             self._grid = Grid(chunk_shape(structure), level > 0, self._cell.kind == "V")
             self._shape, self._level = structure.shape, level
-            directory.mkdir(parents=True, exist_ok=True)
-            self._put(METADATA, checked_by_zarr(encode_metadata(structure, self._grid, self._shape, level)))
+            hold.put(METADATA, checked_by_zarr(encode_metadata(structure, self._grid, self._shape, level)))
         self._pending: dict[Index, Array] = {}
         self._held = 0
         self._appended: dict[Index, list[tuple[int, Array]]] = {}
@@ -79,61 +80,53 @@ class ChunkWriter:
     def write(self, regions: Sequence[Region], structure: ArrayStructure) -> None:
         """Write the regions in order, then grow to the shape of `structure`; never shrinks.
 
-        Each chunk is loaded and written once, as long as they fit in `_HELD` bytes.
+        Each chunk is loaded and written once, as long as they fit in `_HELD` bytes. After an error the writer must not be used.
         """
+        for region in regions:
+            for part in _parts(region, self._grid.chunk):
+                self._write(part, region)
+        self._flush()
         grown = tuple(max(new, old) for new, old in zip(structure.shape, self._shape, strict=True))
-        try:
-            for region in regions:
-                for part in _parts(region, self._grid.chunk, grown):
-                    self._write(part, region)
-            self._flush()
-        finally:
-            self._pending.clear()
-            self._appended.clear()
-            self._held = 0
         if grown != self._shape:
-            self._put(METADATA, encode_metadata(structure, self._grid, grown, self._level))
+            self._hold.put(METADATA, encode_metadata(structure, self._grid, grown, self._level))
             self._shape = grown
 
     def _write(self, part: _Part, region: Region) -> None:
         data = _view(region.data, part.outside)
         index = part.index
-        if part.covers and data.shape == self._grid.chunk:
+        if data.shape == self._grid.chunk:
             self._appended.pop(index, None)
             self._pending[index] = data
             return
         chunk = self._pending.get(index)
         if chunk is None:
-            if not part.covers and self._append(part, region, data):
+            if self._append(part, region, data):
                 return
-            chunk = self._chunk(index, is_needed=not part.covers)
-            self._hold(index, chunk)
+            chunk = self._chunk(index)
+            self._keep(index, chunk)
         elif not chunk.flags.writeable:
             chunk = chunk.copy()
-            self._hold(index, chunk)
+            self._keep(index, chunk)
         chunk[part.inside] = data
         if self._held > _HELD:
             self._flush()
 
-    def _hold(self, index: Index, chunk: Array) -> None:
+    def _keep(self, index: Index, chunk: Array) -> None:
         """Keep a chunk of our own until the end of the batch. (Those that are bodies as they came cost nothing.)"""
         self._pending[index] = chunk
         self._held += chunk.nbytes
 
-    def _chunk(self, index: Index, *, is_needed: bool) -> Array:
-        """The chunk as it stands now, to be changed; zeros if what it holds is going to be replaced anyway."""
-        chunk = numpy.zeros(self._grid.chunk, self._cell)
-        if not is_needed:
-            self._appended.pop(index, None)
-            return chunk
+    def _chunk(self, index: Index) -> Array:
+        """The chunk with what it holds now, to be changed; zeros if there is none."""
         self._flush_appended(index)
+        chunk = numpy.zeros(self._grid.chunk, self._cell)
         found = _rows(self._file(index), self._grid, self._cell, tuple(slice(0, size, 1) for size in self._grid.chunk))
         if found is not None:
             chunk[...] = found
         return chunk
 
     def _append(self, part: _Part, region: Region, data: Array) -> bool:
-        """Put aside what can be written in place: bytes in a row, beyond the former shape, in a chunk that is already there."""
+        """Collect what can be written in place: bytes in a row, beyond the former shape, in a chunk that exists."""
         begins = tuple(o + s.start for o, s in zip(region.offset, part.outside, strict=True))
         if self._grid.is_compressed or not any(b >= n for b, n in zip(begins, self._shape, strict=True)):
             return False
@@ -152,7 +145,7 @@ class ChunkWriter:
         compressor = zstandard.ZstdCompressor(level=self._level) if self._grid.is_compressed else None
         for index, chunk in self._pending.items():
             content = _bytes_of(chunk)
-            self._put(self._grid.file(index), content if compressor is None else compressor.compress(content))
+            self._hold.put(self._grid.file(index), content if compressor is None else compressor.compress(content))
         self._pending.clear()
         self._held = 0
         for index in list(self._appended):
@@ -162,33 +155,35 @@ class ChunkWriter:
         runs = self._appended.pop(index, None)
         if runs is None:
             return
-        with open(self._file(index), "r+b", buffering=0) as file:
-            for place, data in runs:
-                file.seek(place)
-                _write_all(file, _bytes_of(data))
+        name = self._grid.file(index)
+        pieces = [(place, _bytes_of(data)) for place, data in runs]
+        if not self._hold.extend(name, pieces):
+            content = bytearray(_content(f"{self._hold.place}/{name}"))
+            for place, data in pieces:
+                content[place : place + len(data)] = data
+            self._hold.put(name, memoryview(content))
 
     def _file(self, index: Index) -> str:
-        return f"{self._place}/{self._grid.file(index)}"
-
-    def _put(self, name: str, content: bytes | memoryview) -> None:
-        """All or nothing: a reader sees the old file or the new one."""
-        partial = f"{self._place}/.{name}.partial"
-        with open(partial, "wb", buffering=0) as file:
-            _write_all(file, content)
-        os.replace(partial, f"{self._place}/{name}")
+        return f"{self._hold.place}/{self._grid.file(index)}"
 
 
-def read_cells(directory: Path, grid: Grid, cell: numpy.dtype[Any], selection: Selection) -> Array:
-    """The selection, in `cell`, C-contiguous, of `selection.shape`. Only chunks that it touches are read, and rows of them."""
+def read_cells(directory: Path, grid: Grid, cell: numpy.dtype[Any], selection: Selection) -> tuple[Array, bool]:
+    """The selection, in `cell`, C-contiguous, of `selection.shape`; and whether a file was missing, so that there are zeros.
+
+    Only chunks that the selection touches are read, and rows of them.
+    """
     full = numpy.zeros(tuple(a.count for a in selection.axes), cell)
     forwards = _view(full, tuple(slice(None, None, -1 if a.step < 0 else 1) for a in selection.axes))
     axes = [list(_pieces(along, size)) for along, size in zip(selection.axes, grid.chunk, strict=True)]
+    is_missing = False
     for pieces in itertools.product(*axes):
         inside = tuple(p[1] for p in pieces)
         found = _rows(f"{directory}/{grid.file(tuple(p[0] for p in pieces))}", grid, cell, inside)
-        if found is not None:
+        if found is None:
+            is_missing = True
+        else:
             forwards[tuple(p[2] for p in pieces)] = found
-    return full.reshape(selection.shape)
+    return full.reshape(selection.shape), is_missing
 
 
 def has_all_chunks(directory: Path, grid: Grid, shape: Index) -> bool:
@@ -198,19 +193,17 @@ def has_all_chunks(directory: Path, grid: Grid, shape: Index) -> bool:
     return all(grid.file(index) in present for index in itertools.product(*axes))
 
 
-def _parts(region: Region, chunk: Index, shape: Index) -> Iterator[_Part]:
-    axes: list[list[tuple[int, slice, slice, bool]]] = []
-    for begin, extent, size, length in zip(region.offset, region.data.shape, chunk, shape, strict=True):
+def _parts(region: Region, chunk: Index) -> Iterator[_Part]:
+    axes: list[list[tuple[int, slice, slice]]] = []
+    for begin, extent, size in zip(region.offset, region.data.shape, chunk, strict=True):
         axis = []
         for place in range(begin // size, -(-(begin + extent) // size) if extent else begin // size):
             low = place * size
             first, last = max(low, begin), min(low + size, begin + extent)
-            covers = first == low and last >= min(low + size, length)
-            axis.append((place, slice(first - low, last - low), slice(first - begin, last - begin), covers))
+            axis.append((place, slice(first - low, last - low), slice(first - begin, last - begin)))
         axes.append(axis)
     for parts in itertools.product(*axes):
-        index, inside, outside = tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts)
-        yield _Part(index, inside, outside, all(p[3] for p in parts))
+        yield _Part(tuple(p[0] for p in parts), tuple(p[1] for p in parts), tuple(p[2] for p in parts))
 
 
 def _pieces(along: Along, size: int) -> Iterator[tuple[int, slice, slice]]:
@@ -285,9 +278,6 @@ def _bytes_of(cells: Array) -> memoryview:
     return numpy.ascontiguousarray(cells).reshape(-1).view("u1").data
 
 
-def _write_all(file: Any, content: bytes | memoryview) -> None:
-    """Unbuffered files may take less than they are given (2 GiB at most on Linux)."""
-    view = memoryview(content)
-    written = file.write(view)
-    while written < len(view):
-        written += file.write(view[written:])
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()

@@ -4,27 +4,33 @@ A directory holds segments (files of rows, never changed) and `table.json`, the 
 true: rows and watermark move in one step (I5), for that step is the replacement of `table.json`; a segment that is not in it does
 not exist. Many small appends are joined as they come, so that a table is read from few files.
 
+All changes go through the hold of the directory (`fenced_directory.py`). The name of a segment has the hold in it, so that no
+two processes write to one name; a segment is removed by the holder whose `table.json` superseded it, or swept by the next holder,
+for then no other process can have published it.
+
 Durability as in `zarr_arrays.py`: what was applied survives the process being killed.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..domain.errors import Malformed, Unavailable, UnsupportedType
-from ..domain.events import Record, RowsAppended, TableWritten
+from ..domain.events import AssetDeleted, Record, TableWritten
 from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
-from .layout import array_directory, file_uri
-from .port import Allocation, Arrived, TableBatch
+from .fenced_directory import HOLDS, HeldDirectory, HoldLost
+from .layout import file_uri
+from .node_directories import TRIES, Check, NodeDirectories, Remembered
+from .port import FENCED, Allocation, Arrived, TableBatch
 from .table_formats import TableFormat
+from .table_manifest import MANIFEST, Manifest, Segment, read_manifest, runs_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileTables"]
 
-_MANIFEST = "table.json"
 #: The last segments of a partition are joined when there are this many, and together they are no more than so many bytes.
 _MANY = 16
 _SMALL = 32 << 20
@@ -41,34 +46,28 @@ _SMALL = 32 << 20
 _LOOKS = 8
 
 
-class _Segment(msgspec.Struct, frozen=True):
-    """Rows of one partition, of the records from `first` to `last`. `size` in bytes. `marks`: which record brought how many rows,
-    as runs; empty if that would be too much to keep."""
+class _Change:
+    """What a call makes of one table: the hold, the manifest before and after, and which batches it answers."""
 
-    partition: int
-    first: int
-    last: int
-    file: str
-    rows: int
-    size: int
-    marks: tuple[tuple[int, int, int], ...] = ()
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    """What `table.json` says: the segments in order of partition, then of arrival, as of the watermark."""
-
-    watermark: int = 0
-    segments: tuple[_Segment, ...] = ()
+    def __init__(self, hold: HeldDirectory, manifest: Manifest) -> None:
+        self.hold = hold
+        self.before = manifest
+        self.after = manifest
+        self.created: list[str] = []
+        self.answers: list[int] = []
 
 
 class FileTables:
-    """`TableStore` of one format below `root`, which is made when the first table is written."""
+    """`TableStore` of one format below `root`, which is made when the first table is written. `check`: as in `ZarrArrays`."""
 
-    def __init__(self, root: Path, kind: TableFormat, *, readers: int = 2) -> None:
+    def __init__(self, root: Path, kind: TableFormat, *, readers: int = 2, check: Check | None = None) -> None:
         self._root = root.absolute()
         self._format = kind
         self._writer = EngineThread(f"{kind.suffix[1:]} writer")
         self._reader = EngineThread(f"{kind.suffix[1:]} reader", threads=readers)
+        # Only the writer's thread touches these two.
+        self._nodes = NodeDirectories(self._root, check)
+        self._manifests: Remembered[Manifest] = Remembered()
 
     async def open(self) -> None:
         """Nothing to make ready: directories are made by what is written into them."""
@@ -90,7 +89,7 @@ class FileTables:
                 f"A column of this table is of a type that {kind.mimetype!r} does not keep exactly; leave the mimetype out, or "
                 "use 'application/vnd.apache.arrow.file'."
             )
-        uri = file_uri(array_directory(self._root, node))
+        uri = file_uri(self._nodes.place(node))
         return Allocation(data_uri=uri, is_directory=True, mimetype=kind.mimetype, parameter="data_uri", parameters={})
 
     async def apply(self, batches: Sequence[TableBatch]) -> list[int]:
@@ -123,62 +122,132 @@ class FileTables:
 
     async def rows(self, node: NodeId, structure: TableStructure) -> int:
         """See `TableStore`."""
-        manifest = await self._reader.run(_manifest, self._directory(node))
+        (manifest,) = await self._read_manifests([node])
         return sum(segment.rows for segment in manifest.segments)
 
     async def watermark(self, node: NodeId) -> int:
         """See `TableStore`."""
-        return (await self._reader.run(_manifest, self._directory(node))).watermark
+        return (await self.watermarks([node]))[0]
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """See `TableStore`."""
+        return [manifest.watermark for manifest in await self._read_manifests(nodes)]
+
+    async def _read_manifests(self, nodes: Sequence[NodeId]) -> list[Manifest]:
+        try:
+            return await self._reader.run(lambda: [self._manifest(node) for node in nodes])
+        except OSError as error:
+            raise Unavailable(f"The table storage {self._root} cannot be read now: {error}") from error
 
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """See `TableStore`."""
         try:
-            for node, _ in nodes:
-                await self._writer.run(_removed, self._directory(node))
+            await self._writer.run(self._delete, [node for node, _ in nodes])
         except OSError as error:
             raise Unavailable(f"The table storage {self._root} cannot be written now: {error}") from error
-
-    def _directory(self, node: NodeId) -> Path:
-        return array_directory(self._root, node)
 
     # ------------------------------------------------- in the writer's thread
 
     def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
-        """All segments first, then the manifests: what cannot be read leaves every table as it was."""
-        changed: dict[NodeId, _Manifest] = {}
-        for batch in batches:
-            known = changed.get(batch.node) or _manifest(self._directory(batch.node))
-            fresh = [r for r in batch.records if r.sequence > known.watermark] if batch.after <= known.watermark else []
-            if fresh:
-                known = self._grown(batch, known, fresh)
-            changed[batch.node] = known
-        for node, manifest in changed.items():
-            self._commit(self._directory(node), manifest)
-        return [changed[batch.node].watermark for batch in batches]
+        answers: dict[int, int] = {}
+        for _ in range(TRIES):
+            self._nodes.check()
+            left = [n for n in range(len(batches)) if n not in answers]
+            if not left:  # and nothing was written below an empty mount point
+                return [answers[n] for n in range(len(batches))]
+            self._attempt(batches, left, answers)
+        raise self._nodes.contended(batches[left[0]].node)
 
-    def _grown(self, batch: TableBatch, manifest: _Manifest, records: Sequence[Record]) -> _Manifest:
-        directory = self._directory(batch.node)
-        directory.mkdir(parents=True, exist_ok=True)
+    def _attempt(self, batches: Sequence[TableBatch], left: Sequence[int], answers: dict[int, int]) -> None:
+        """Answer those of the batches whose holds last. All segments first, then the manifests: what cannot be read leaves every
+        table as it was."""
+        changes: dict[NodeId, _Change] = {}
+        postponed: set[NodeId] = set()
+        try:
+            for n in left:
+                batch = batches[n]
+                change = changes.get(batch.node)
+                if batch.node in postponed or (change is not None and batch.fence > change.hold.fence):
+                    postponed.add(batch.node)  # the next fence begins after the manifest of this one
+                elif change is not None and batch.fence < change.hold.fence:
+                    answers[n] = FENCED
+                elif not self._collect(batch, n, changes, answers):
+                    postponed.add(batch.node)
+            for node, change in changes.items():
+                if self._commit(node, change):
+                    answers |= dict.fromkeys(change.answers, change.after.watermark)
+        except BaseException:
+            for node in changes:
+                self._forget(node)
+            raise
+
+    def _collect(self, batch: TableBatch, n: int, changes: dict[NodeId, _Change], answers: dict[int, int]) -> bool:
+        """Write the segments of one batch. False if the hold was lost: the table is for the next attempt."""
+        node = batch.node
+        try:
+            if node not in changes:
+                hold = self._nodes.hold(node, batch.fence, is_due=partial(self._is_due, batch))
+                if isinstance(hold, int):
+                    answers[n] = hold if hold == FENCED else read_manifest(self._nodes.place(node)).watermark
+                    return True
+                changes[node] = _Change(hold, self._held_manifest(node, hold))
+            change = changes[node]
+            known = change.after.watermark
+            fresh = [r for r in batch.records if r.sequence > known] if batch.after <= known else []
+            if fresh:
+                change.after = self._grown(batch, change, fresh)
+            change.answers.append(n)
+        except (HoldLost, FileNotFoundError) as error:
+            self._forget(node)
+            lost = changes.pop(node, None)
+            if isinstance(error, FileNotFoundError) and lost is not None and lost.hold.is_valid():
+                raise
+            return False
+        except BaseException:
+            self._forget(node)
+            raise
+        return True
+
+    def _is_due(self, batch: TableBatch) -> bool:
+        return bool(batch.records) and batch.after <= read_manifest(self._nodes.place(batch.node)).watermark
+
+    def _held_manifest(self, node: NodeId, hold: HeldDirectory) -> Manifest:
+        known = self._manifests.get(node, hold)
+        if known is None:
+            place = self._nodes.place(node)
+            known = read_manifest(place)
+            present = {HOLDS, MANIFEST, *(s.file for s in known.segments)}
+            for path in place.iterdir():
+                if path.name not in present:
+                    hold.remove(path.name)
+            self._manifests.put(node, hold, known)
+        return known
+
+    def _grown(self, batch: TableBatch, change: _Change, records: Sequence[Record]) -> Manifest:
         schema = _declared(batch.structure)
-        segments = list(manifest.segments)
-        for partition, run in _runs(records):
+        segments = list(change.after.segments)
+        for partition, run in runs_of(records):
             event = run[0].event
+            if isinstance(event, AssetDeleted):
+                segments = []
+                continue
             if isinstance(event, TableWritten):
                 segments = [s for s in segments if event.partition is not None and s.partition != partition]
             bodies = [_rows_of(r.payload) for r in run]
             table = _joined(bodies, schema)
             marks = [(r.sequence, body.num_rows) for r, body in zip(run, bodies, strict=True)]
             if table.num_rows or isinstance(event, TableWritten):
-                segments.append(self._written(directory, partition, run[0].sequence, run[-1].sequence, table, marks))
-        joined = self._joined_segments(directory, segments, schema)
-        return _Manifest(records[-1].sequence, tuple(sorted(joined, key=lambda s: s.partition)))
+                segments.append(self._written(change, partition, run[0].sequence, run[-1].sequence, table, marks))
+        joined = self._joined_segments(change, segments, schema)
+        return Manifest(records[-1].sequence, tuple(sorted(joined, key=lambda s: s.partition)))
 
-    def _joined_segments(self, directory: Path, segments: list[_Segment], schema: pyarrow.Schema) -> list[_Segment]:
+    def _joined_segments(self, change: _Change, segments: list[Segment], schema: pyarrow.Schema) -> list[Segment]:
         """The small last ones of each partition in one file, once they are many."""
         result = segments
+        directory = Path(change.hold.place)
         for partition in {s.partition for s in segments}:
             own = [s for s in result if s.partition == partition]
-            tail: list[_Segment] = []
+            tail: list[Segment] = []
             size = 0
             while own and (size := size + own[-1].size) <= _SMALL:
                 tail.insert(0, own.pop())
@@ -188,29 +257,53 @@ class FileTables:
             from .arrivals import unsqueezed
 
             marks = [mark for s in tail for mark in unsqueezed(s.marks)] if all(s.marks for s in tail) else []
-            whole = self._written(directory, partition, tail[0].first, tail[-1].last, table, marks)
+            whole = self._written(change, partition, tail[0].first, tail[-1].last, table, marks)
             result = [s for s in result if s not in tail] + [whole]
         return result
 
-    def _written(self, directory: Path, partition: int, first: int, last: int, table: pyarrow.Table, marks: Marks) -> _Segment:
+    def _written(self, change: _Change, partition: int, first: int, last: int, table: pyarrow.Table, marks: Marks) -> Segment:
         from .arrivals import squeezed
 
-        name = f"partition-{partition}-{first}-{last}{self._format.suffix}"
-        half = directory / (name + ".part")
-        self._format.write(table, half)
-        os.replace(half, directory / name)  # one of this name that a crash left behind is not in the manifest
-        return _Segment(partition, first, last, name, table.num_rows, (directory / name).stat().st_size, squeezed(marks))
+        hold = change.hold
+        name = f"partition-{partition}-{first}-{last}-{hold.name}{self._format.suffix}"
+        staged = Path(hold.staged(name))
+        self._format.write(table, staged)
+        size = staged.stat().st_size
+        hold.publish(name)
+        change.created.append(name)
+        return Segment(partition, first, last, name, table.num_rows, size, squeezed(marks))
 
-    def _commit(self, directory: Path, manifest: _Manifest) -> None:
-        if not directory.exists() or manifest == _manifest(directory):
-            return
-        half = directory / (_MANIFEST + ".part")
-        half.write_bytes(msgspec.json.encode(manifest))
-        os.replace(half, directory / _MANIFEST)
-        present = {_MANIFEST, *(s.file for s in manifest.segments)}
-        for path in directory.iterdir():
-            if path.name not in present:
-                path.unlink(missing_ok=True)
+    def _commit(self, node: NodeId, change: _Change) -> bool:
+        """Publish the manifest, then remove what it supersedes. False if the hold was lost before."""
+        hold = change.hold
+        try:
+            if change.after == change.before:
+                hold.verify()
+                return True
+            hold.put(MANIFEST, msgspec.json.encode(change.after))
+        except HoldLost:
+            self._forget(node)
+            return False
+        self._manifests.put(node, hold, change.after)
+        present = {s.file for s in change.after.segments}
+        try:
+            for name in [*(s.file for s in change.before.segments), *change.created]:
+                if name not in present:
+                    hold.remove(name)
+        except HoldLost:
+            self._forget(node)  # the rows are stored; the successor sweeps the rest
+        return True
+
+    def _forget(self, node: NodeId) -> None:
+        self._nodes.forget(node)
+        self._manifests.pop(node)
+
+    def _delete(self, nodes: Sequence[NodeId]) -> None:
+        self._nodes.check()
+        for node in nodes:
+            self._forget(node)
+            self._nodes.delete(node)
+        self._nodes.check()
 
     # ------------------------------------------------- in a reader's thread
 
@@ -222,12 +315,13 @@ class FileTables:
             if name not in schema.names:
                 raise Malformed(f"The table has no column {name!r}; it has {schema.names}.")
         names = [n for n in schema.names if columns is None or n in columns]
-        directory = self._directory(node)
+        directory = self._nodes.place(node)
         for look in range(_LOOKS):
-            segments = [s for s in _manifest(directory).segments if partition is None or s.partition == partition]
+            segments = [s for s in self._manifest(node).segments if partition is None or s.partition == partition]
             try:
                 tables = [self._format.read(directory / s.file, schema, names) for s in segments]
             except FileNotFoundError:  # joined meanwhile: the manifest says into what
+                self._nodes.check()
                 if look + 1 == _LOOKS:
                     raise
                 continue
@@ -237,9 +331,9 @@ class FileTables:
     def _arrived(self, node: NodeId, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived:
         from .arrivals import Piece, merged, unsqueezed
 
-        schema, directory = _declared(structure), self._directory(node)
+        schema, directory = _declared(structure), self._nodes.place(node)
 
-        def piece(segment: _Segment) -> Piece:
+        def piece(segment: Segment) -> Piece:
             def load() -> tuple[pyarrow.Table, Marks]:
                 table = self._format.read(directory / segment.file, schema, schema.names)
                 return _joined([table], schema), unsqueezed(segment.marks)
@@ -247,14 +341,23 @@ class FileTables:
             return Piece(segment.first, segment.partition, load)
 
         for look in range(_LOOKS):
-            found = [s for s in _manifest(directory).segments if s.first <= upto and s.last > after]
+            found = [s for s in self._manifest(node).segments if s.first <= upto and s.last > after]
             pieces = [piece(s) for s in sorted(found, key=lambda s: s.first)]
             try:
                 return merged(pieces, schema.empty_table(), after=after, upto=upto, rows=rows)
             except FileNotFoundError:
+                self._nodes.check()
                 if look + 1 == _LOOKS:
                     raise
         raise AssertionError("a look either answers or raises")
+
+    def _manifest(self, node: NodeId) -> Manifest:
+        """The manifest of a table, of one without rows only if the root is there."""
+        self._nodes.check()
+        found = read_manifest(self._nodes.place(node))
+        if found == Manifest():
+            self._nodes.check()
+        return found
 
 
 def _declared(structure: TableStructure) -> pyarrow.Schema:
@@ -267,21 +370,6 @@ def _chosen(schema: pyarrow.Schema, names: Sequence[str]) -> pyarrow.Schema:
     import pyarrow
 
     return pyarrow.schema([schema.field(name) for name in names], metadata=schema.metadata)
-
-
-def _runs(records: Sequence[Record]) -> list[tuple[int, list[Record]]]:
-    """Records of rows by what one file can hold: appends to one partition that follow each other, or a replacement."""
-    runs: list[tuple[int, list[Record]]] = []
-    for record in records:
-        event = record.event
-        if isinstance(event, RowsAppended):
-            if runs and runs[-1][0] == event.partition and isinstance(runs[-1][1][-1].event, RowsAppended):
-                runs[-1][1].append(record)
-            else:
-                runs.append((event.partition, [record]))
-        elif isinstance(event, TableWritten):
-            runs.append((event.partition or 0, [record]))
-    return runs
 
 
 def _rows_of(payload: bytes) -> pyarrow.Table:
@@ -302,17 +390,3 @@ def _joined(tables: Sequence[pyarrow.Table], schema: pyarrow.Schema) -> pyarrow.
     cast = [t if t.schema.equals(plain) else t.cast(plain) for t in (t.replace_schema_metadata(None) for t in tables)]
     whole = cast[0] if len(cast) == 1 else pyarrow.concat_tables(cast).unify_dictionaries()
     return pyarrow.Table.from_arrays(whole.columns, schema=wanted)
-
-
-def _manifest(directory: Path) -> _Manifest:
-    try:
-        return msgspec.json.decode((directory / _MANIFEST).read_bytes(), type=_Manifest)
-    except FileNotFoundError:
-        return _Manifest()
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"{directory / _MANIFEST} is damaged: {error}") from error
-
-
-def _removed(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)

@@ -1,7 +1,8 @@
 """Awkward, ragged and sparse arrays as files, one directory a node: a chunk a file, a buffer a file.
 
 What must stay true: a file is replaced whole, so a reader sees what one record wrote; a name says which part it is, so writing it
-twice equals writing it once (I5). Which files a record makes is told by `split`: this store knows bytes and names.
+twice equals writing it once (I5). `split` decides which files a record makes: this store knows bytes and names. Watermark and
+fence of an array are in its directory, and every change passes that fence (`fenced_directory.py`).
 
 Durability as in `zarr_arrays.py`: what was applied survives the process being killed.
 """
@@ -9,16 +10,18 @@ Durability as in `zarr_arrays.py`: what was applied survives the process being k
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..domain.errors import TooLarge, Unavailable, UnsupportedType
-from ..domain.events import PartWritten
+from ..domain.events import AssetDeleted, PartWritten
 from ..domain.nodes import NodeId, wire_number
 from ..domain.structures import AwkwardStructure, PartStructure, RaggedStructure
 from .engine_thread import EngineThread
-from .layout import array_directory, file_uri
+from .fenced_directory import HeldDirectory
+from .layout import file_uri
+from .node_directories import Check, NodeDirectories, fresh_records, is_due
 from .port import Allocation, PartBatch
 
 __all__ = ["PartFiles"]
@@ -31,13 +34,14 @@ _SPARSE = "application/x-parquet;structure=sparse"
 
 
 class PartFiles:
-    """`PartStore` below `root`, which is made when the first part is written."""
+    """`PartStore` below `root`, which is made when the first part is written. `check`: as in `ZarrArrays`."""
 
-    def __init__(self, root: Path, *, split: Split, readers: int = 2) -> None:
+    def __init__(self, root: Path, *, split: Split, readers: int = 2, check: Check | None = None) -> None:
         self._root = root.absolute()
         self._split = split
         self._writer = EngineThread("part writer")
         self._reader = EngineThread("part reader", threads=readers)
+        self._nodes = NodeDirectories(self._root, check)
 
     async def open(self) -> None:
         """Nothing to make ready: directories are made by what is written into them."""
@@ -52,16 +56,23 @@ class PartFiles:
         own = _mimetype(structure)
         if mimetype is not None and mimetype.replace(" ", "") != own:
             raise UnsupportedType(f"Such arrays cannot be written as {mimetype!r} here; leave the mimetype out, or use {own!r}.")
-        uri = file_uri(array_directory(self._root, node))
+        uri = file_uri(self._nodes.place(node))
         parameters = {"table_name": f"ragged_{node}", "dataset_id": wire_number(node)} if own == _RAGGED else {}
         return Allocation(data_uri=uri, is_directory=True, mimetype=own, parameter="data_uri", parameters=parameters)
 
-    async def apply(self, batches: Sequence[PartBatch]) -> None:
+    async def apply(self, batches: Sequence[PartBatch]) -> list[int]:
         """See `PartStore`."""
         try:
-            await self._writer.run(self._apply, batches)
+            return await self._writer.run(self._apply, batches)
         except OSError as error:
             raise Unavailable(f"The array storage {self._root} cannot be written now: {error}") from error
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """See `PartStore`."""
+        try:
+            return await self._reader.run(self._nodes.watermarks, nodes)
+        except OSError as error:
+            raise Unavailable(f"The array storage {self._root} cannot be read now: {error}") from error
 
     async def read(self, node: NodeId, names: Sequence[str], *, limit: int) -> dict[str, bytes]:
         """See `PartStore`."""
@@ -79,27 +90,43 @@ class PartFiles:
 
     # ------------------------------------------------- in the writer's thread
 
-    def _apply(self, batches: Sequence[PartBatch]) -> None:
-        for batch in batches:
-            # Of each part the last word counts, so what was overwritten within the batch is not written at all.
-            files: dict[str, bytes] = {}
-            for record in batch.records:
-                if isinstance(record.event, PartWritten) and record.event.persist:
-                    files |= self._split(record.event, record.payload)
-            directory = array_directory(self._root, batch.node)
-            for name, content in files.items():
-                _replace(directory, name, content)
+    def _apply(self, batches: Sequence[PartBatch]) -> list[int]:
+        self._nodes.check()
+        answers = [self._nodes.change(b.node, b.fence, partial(self._write, b), is_due=partial(is_due, b)) for b in batches]
+        self._nodes.check()  # nothing is confirmed that was written below an empty mount point
+        return answers
+
+    def _write(self, batch: PartBatch, hold: HeldDirectory) -> int:
+        fresh = fresh_records(batch, hold)
+        if not fresh:
+            return hold.watermark
+        # Of each part the last write counts, so what was overwritten within the batch is not written at all.
+        files: dict[str, bytes] = {}
+        is_deleted = False
+        for record in fresh:
+            if isinstance(record.event, AssetDeleted):
+                is_deleted = True
+                files.clear()
+            elif isinstance(record.event, PartWritten) and record.event.persist:
+                files |= self._split(record.event, record.payload)
+        if is_deleted:
+            hold.clear()
+        for name, content in files.items():
+            hold.put(name, content)
+        hold.commit(fresh[-1].sequence)
+        return hold.watermark
 
     def _delete(self, nodes: Sequence[NodeId]) -> None:
+        self._nodes.check()
         for node in nodes:
-            directory = array_directory(self._root, node)
-            if directory.exists():
-                shutil.rmtree(directory)
+            self._nodes.delete(node)
+        self._nodes.check()
 
     # ------------------------------------------------- in a reader's thread
 
     def _read(self, node: NodeId, names: Sequence[str], limit: int) -> dict[str, bytes]:
-        directory = array_directory(self._root, node)
+        self._nodes.check()
+        directory = self._nodes.place(node)
         found: dict[str, bytes] = {}
         size = 0
         for name in names:
@@ -111,14 +138,9 @@ class PartFiles:
                     found[name] = file.read()
             except FileNotFoundError:
                 continue
+        if len(found) < len(names):
+            self._nodes.check()
         return found
-
-
-def _replace(directory: Path, name: str, content: bytes) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    half = directory / f".{name}.part"
-    half.write_bytes(content)
-    os.replace(half, directory / name)
 
 
 def _mimetype(structure: PartStructure) -> str:
