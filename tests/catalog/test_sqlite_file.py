@@ -15,6 +15,7 @@ import pytest
 from tiled_stream.catalog import sqlite_file
 from tiled_stream.catalog.migrate import Migration, migrations, pending, statements
 from tiled_stream.catalog.port import Applied
+from tiled_stream.catalog.rows import COLUMNS
 from tiled_stream.catalog.sqlite import SqliteCatalog
 from tiled_stream.domain.errors import Unavailable
 from tiled_stream.domain.events import ChildMetadataUpdated
@@ -198,3 +199,23 @@ async def test_the_root_is_described_by_the_configuration_until_somebody_edits_i
     async with opened(path, root_metadata={"a": 3}, root_specs=(Spec("t"),)) as catalog:
         root = (await catalog.node(ROOT)).node
         assert (root.metadata, root.specs) == ({"mine": True}, ())
+
+
+async def test_a_catalog_of_version_2_gets_an_identity_and_keeps_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_file, "migrations", lambda dialect: migrations(dialect)[:2])
+        sqlite_file.connected(path, statements("sqlite", columns=COLUMNS), init=True).close()
+    alter(path, "UPDATE nodes SET metadata = '{\"former\": 1}', watermark = 7, time_updated = 1")
+    async with opened(path) as catalog:
+        root = await catalog.node(ROOT)
+        assert (root.node.metadata, root.watermark, root.stored, root.lost) == ({"former": 1}, 7, 0, 0)
+        identity = await catalog.identity()
+        assert await catalog.revision() == 0
+    async with opened(path) as catalog:
+        assert await catalog.identity() == identity
+    await made(tmp_path / "other.db")
+    async with opened(tmp_path / "other.db") as catalog:
+        assert await catalog.identity() != identity

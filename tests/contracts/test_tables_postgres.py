@@ -8,6 +8,7 @@ import pytest
 
 from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.testing.table_contract import Reopen, SqlTableStoreContract
+from tiled_stream.testing.table_fence_contract import SharedTableContract
 
 
 class TestPostgresTables(SqlTableStoreContract):
@@ -30,3 +31,19 @@ class TestPostgresTables(SqlTableStoreContract):
 
         yield again
         await stores[-1].close()
+
+
+class TestSharedPostgresTables(SharedTableContract):
+    @pytest.fixture
+    async def store(self, new_postgres: str) -> AsyncIterator[PostgresTables]:
+        store = PostgresTables(new_postgres)
+        await store.open()
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    async def second(self, store: PostgresTables, new_postgres: str) -> AsyncIterator[PostgresTables]:
+        second = PostgresTables(new_postgres)
+        await second.open()
+        yield second
+        await second.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -16,10 +18,13 @@ import duckdb
 import pyarrow
 import pytest
 
-from tiled_stream.domain.errors import Unavailable
+from tiled_stream.domain.errors import StorageMissing, Unavailable
 from tiled_stream.storage import duckdb_tables
+from tiled_stream.storage.duckdb_damage import is_damage
 from tiled_stream.storage.duckdb_tables import DuckdbTables
-from tiled_stream.storage.layout import schema_table
+from tiled_stream.storage.layout import dataset_id, schema_table
+from tiled_stream.storage.port import FENCED
+from tiled_stream.storage.sqlite_tables import SqliteTables
 from tiled_stream.testing.factories import table_structure
 from tiled_stream.testing.table_model import TableModel, random_rows, two_columns
 
@@ -109,14 +114,198 @@ async def test_a_file_that_another_process_owns_is_named(tmp_path: Path) -> None
         end(child)
 
 
-async def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "t.duckdb"
-    await asyncio.to_thread(path.write_bytes, b"something else" * 1000)
+def flip(path: Path, start: int, step: int = 997) -> bytes:
+    """Damage a file as a bad disk does. Returns what it is then."""
+    content = bytearray(path.read_bytes())
+    for at in range(start, len(content), step):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+    return bytes(content)
+
+
+async def made(path: Path, rows: int = 20_000) -> TableModel:
+    """A file with a table of some blocks."""
     store = DuckdbTables(path)
-    with pytest.raises(Unavailable, match=r"t\.duckdb"):
-        await store.open()
+    await store.open()
+    model = two_columns()
+    for n in range(2):
+        model.append(random_rows(Random(n), rows))
+    assert await store.apply([model.batch()]) == [2]
     await store.close()
-    assert await asyncio.to_thread(path.read_bytes) == b"something else" * 1000
+    return model
+
+
+def overwritten(path: Path) -> bytes:
+    """Something else is in the place of the database."""
+    path.write_bytes(b"something else" * 1000)
+    return path.read_bytes()
+
+
+def cut(path: Path) -> bytes:
+    """All but the headers and a little more is missing."""
+    content = path.read_bytes()[:20_000]
+    path.write_bytes(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: flip(path, 4096), overwritten, cut], ids=["flipped bytes", "no database", "truncated"]
+)
+async def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], bytes]
+) -> None:
+    path = tmp_path / "t.duckdb"
+    for number in (1, 2):
+        model = await made(path)
+        content = await asyncio.to_thread(damage, path)
+        store = DuckdbTables(path)
+        await store.open()
+        assert (tmp_path / f"t.duckdb.damaged-{number}").read_bytes() == content  # nothing is lost that could be repaired
+        assert f"t.duckdb is now t.duckdb.damaged-{number}" in caplog.text
+        assert await store.watermarks([model.node]) == [0]
+        assert await store.apply([model.batch(fence=3)]) == [2]
+        assert (await store.read(model.node, model.structure)).equals(model.table())
+        await store.close()
+        path.unlink()
+
+
+async def test_a_damaged_wal_is_moved_aside_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The file is as its last checkpoint left it, and the log has what followed."""
+    path = tmp_path / "t.duckdb"
+    model = await made(path)
+    wal = Path(f"{path}.wal")
+    store = DuckdbTables(path)
+    await store.open()
+    model.append(random_rows(Random(9), 50))
+    await store.apply([model.batch(2)])
+    whole = await asyncio.to_thread(wal.read_bytes)
+    await store.close()
+    await asyncio.to_thread(wal.write_bytes, whole)  # as a killed process leaves it
+    damaged = await asyncio.to_thread(flip, wal, len(whole) // 2, len(whole))
+    store = DuckdbTables(path)
+    await store.open()
+    assert (tmp_path / "t.duckdb.wal.damaged-1").read_bytes() == damaged
+    assert "t.duckdb.wal is now t.duckdb.wal.damaged-1" in caplog.text
+    assert not (tmp_path / "t.duckdb.damaged-1").exists()
+    (watermark,) = await store.watermarks([model.node])
+    assert watermark in (2, 3)  # closing may have brought the WAL into the file
+    assert await store.apply([model.batch(watermark)]) == [3]
+    assert (await store.read(model.node, model.structure)).equals(model.table())
+    await store.close()
+
+
+async def test_damage_found_by_a_read_is_unavailable_and_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.duckdb"
+    model = await made(path, rows=200_000)
+    size = (await asyncio.to_thread(path.stat)).st_size
+    with duckdb.connect(str(path), read_only=True) as db:  # a block of the big column, none that is read when opening
+        query = f"SELECT block_id FROM pragma_storage_info('{schema_table(model.structure)}') WHERE column_name = 'c1'"
+        block = next(number for (number,) in db.execute(query).fetchall() if number > 0)
+    start = 12288 + block * (256 << 10)
+    assert start < size
+    content = bytearray(await asyncio.to_thread(path.read_bytes))
+    for at in range(start + 500, start + 5000, 97):
+        content[at] ^= 0xFF
+    await asyncio.to_thread(path.write_bytes, content)
+    store = DuckdbTables(path)
+    await store.open()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"t\.duckdb.*damaged.*restore"):
+            await store.read(model.node, model.structure)
+    await store.close()
+    assert os.listdir(tmp_path) == ["t.duckdb"]
+
+
+async def test_a_file_that_cannot_be_opened_for_another_reason_is_left_alone(tmp_path: Path) -> None:
+    """A database of another application, one of a newer DuckDB, a directory."""
+    sqlite = tmp_path / "s.duckdb"
+    with closing(sqlite3.connect(sqlite)) as db:
+        db.execute("CREATE TABLE a (b)")
+    directory = tmp_path / "d.duckdb"
+    await asyncio.to_thread(directory.mkdir)
+    for path in (sqlite, directory):
+        store = DuckdbTables(path)
+        with pytest.raises(Unavailable, match=path.name):
+            await store.open()
+        await store.close()
+    assert sorted(os.listdir(tmp_path)) == ["d.duckdb", "s.duckdb"]
+
+
+@pytest.mark.parametrize(
+    ("words", "damaged"),
+    [
+        ("Corrupt database file: computed checksum 1 does not match stored checksum 2 in block at location 4096", True),
+        ('IO Error: The file "/t" exists, but it is not a valid DuckDB database file!', True),
+        ('IO Error: Could not read enough bytes from file "/t": attempted to read 262144 bytes from location 798720', True),
+        ('Failure while replaying WAL file "/t.wal": Corrupt WAL file: entry at byte position 56', True),
+        ('IO Error: Could not set lock on file "/t": Conflicting lock is held in python (PID 1)', False),
+        ('IO Error: Cannot open file "/t": Permission denied', False),
+        ("IO Error: Trying to read a database file with version number 99, but we can only read versions 64 to 68", False),
+        ("Serialization Error: Failed to deserialize: field id mismatch, expected: 100, got: 0", False),
+    ],
+)
+def test_what_is_damage_is_told_by_the_words_of_duckdb(words: str, damaged: bool) -> None:
+    assert is_damage(duckdb.IOException(words)) is damaged
+
+
+@pytest.mark.parametrize("store_type", [DuckdbTables, SqliteTables])
+async def test_a_file_that_disappears_is_missing_storage(
+    tmp_path: Path, store_type: type[DuckdbTables] | type[SqliteTables]
+) -> None:
+    """Else all that follows goes into a file without a name, and is acknowledged."""
+    path = tmp_path / "t.db"
+    store = store_type(path)
+    await store.open()
+    model = two_columns()
+    for n in range(2):
+        model.append(random_rows(Random(n), 3))
+    await store.apply([model.batch(0, 1)])
+    await asyncio.to_thread(path.rename, tmp_path / "elsewhere")
+
+    async def assert_missing() -> None:
+        for attempt in (
+            lambda: store.apply([model.batch(1)]),
+            lambda: store.read(model.node, model.structure),
+            lambda: store.rows(model.node, model.structure),
+            lambda: store.arrived(model.node, model.structure, after=0, upto=1, rows=10),
+            lambda: store.watermarks([model.node]),
+            lambda: store.delete([(model.node, model.structure)]),
+            lambda: store.bind("d", None),
+        ):
+            with pytest.raises(StorageMissing, match=r"t\.db"):
+                await attempt()
+
+    await assert_missing()
+    await asyncio.to_thread(path.write_bytes, b"")  # another file in its place
+    await assert_missing()
+    await asyncio.to_thread((tmp_path / "elsewhere").rename, path)
+    assert await store.apply([model.batch(1)]) == [2]
+    assert (await store.read(model.node, model.structure)).equals(model.table())
+    await store.close()
+
+
+@pytest.mark.parametrize("store_type", [DuckdbTables, SqliteTables])
+async def test_a_file_of_a_version_without_fences_is_upgraded(
+    tmp_path: Path, store_type: type[DuckdbTables] | type[SqliteTables]
+) -> None:
+    path = tmp_path / "t.db"
+    connect = duckdb.connect if store_type is DuckdbTables else sqlite3.connect
+    model = two_columns()
+    for n in range(2):
+        model.append(random_rows(Random(n), 3))
+    with closing(connect(str(path))) as db:
+        db.execute("CREATE TABLE watermarks (dataset BIGINT PRIMARY KEY, watermark BIGINT NOT NULL)")
+        db.execute(f"INSERT INTO watermarks VALUES ({dataset_id(model.node)}, 1)")
+        db.commit()
+    for expected in ([FENCED], [2]):
+        store = store_type(path)
+        await store.open()
+        if expected == [FENCED]:
+            assert await store.apply([model.batch(1, fence=2)]) == [2]
+            assert await store.apply([model.batch(0)]) == expected
+        assert await store.watermarks([model.node]) == [2]
+        assert await store.rows(model.node, model.structure) == 3
+        await store.close()
 
 
 async def test_the_file_is_of_the_format_that_every_duckdb_reads(store: DuckdbTables, tmp_path: Path) -> None:
@@ -158,7 +347,7 @@ async def test_nodes_of_one_schema_share_a_table_that_goes_with_the_last(store: 
     await store.close()
     with duckdb.connect(str(tmp_path / "t.duckdb")) as other:
         names = [name for (name,) in other.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
-        assert names == ["bodies", "watermarks"]
+        assert names == ["bodies", "identity", "watermarks"]
         assert other.execute("SELECT count(*) FROM watermarks").fetchall() == [(0,)]
 
 

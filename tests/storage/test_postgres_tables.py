@@ -213,7 +213,7 @@ async def test_many_processes_open_an_empty_database_and_make_the_same_table_at_
     for store, model in zip(stores, reversed(models), strict=True):
         await assert_reads(store, model)
         await store.close()
-    assert await tables_there(new_postgres) == {"watermarks", "bodies", schema_table(models[0].structure)}
+    assert await tables_there(new_postgres) == {"watermarks", "bodies", "identity", schema_table(models[0].structure)}
 
 
 async def test_a_table_goes_with_its_last_rows_and_comes_back_in_every_process(

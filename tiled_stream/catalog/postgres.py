@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]
 
 from ..domain.errors import Malformed, Unavailable
-from ..domain.nodes import Spec
+from ..domain.nodes import NodeId, Spec
 from . import rows
 from .facts import words_of
 from .migrate import statements
@@ -29,6 +29,10 @@ __all__ = ["PostgresCatalog"]
 
 #: How often a transaction that others were in the way of is tried.
 _TRIES = 5
+
+
+class _Unchanged(Exception):
+    """The transaction has nothing to commit: rolled back, so that it is not counted."""
 
 
 class PostgresCatalog(SqlReads):
@@ -55,10 +59,12 @@ class PostgresCatalog(SqlReads):
 
     async def open(self) -> None:
         """`Unavailable` that says how to mend it, if the server cannot be reached, or the catalog is missing, older or newer."""
+        self._database.identity = None  # opened again, it may be another one
         try:
             await self._database.open()
             await prepare(self._database, self._sql, init=self._init)
             await self._configure_root()
+            self._database.identity = await self.identity()
         except BaseException:
             await self.close()
             raise
@@ -70,14 +76,35 @@ class PostgresCatalog(SqlReads):
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """Cancelled: all of it is applied, or nothing."""
         for _ in range(_TRIES):
+            applied: list[Applied] = []
             try:
                 async with self._database.connection() as connection, connection.transaction():
-                    return await PostgresWriter(connection, self._sql).apply(batches)
+                    writer = PostgresWriter(connection, self._sql)
+                    applied = await writer.apply(batches)
+                    if not writer.has_changed:
+                        raise _Unchanged
             except AGAIN:
                 continue
+            except _Unchanged:
+                pass
+            return applied
         raise Unavailable("Others kept changing the catalog; try again.")
 
+    async def remember_storage(self, name: str, incarnation: str) -> None:
+        """See `Catalog`."""
+        async with self._database.connection() as connection:
+            await connection.execute(self._sql["remember_storage"], name, incarnation)
+
+    async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:
+        """See `Catalog`."""
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(self._sql["lock"])
+            return int(await connection.fetchval(self._sql["accept_losses"], None if nodes is None else list(nodes)))
+
     # ------------------------------------------------------------- inside
+
+    def _ids(self, nodes: Sequence[NodeId]) -> list[NodeId]:
+        return list(nodes)
 
     def _rows_of(self, which: str) -> str:
         # A join keeps no order by itself.

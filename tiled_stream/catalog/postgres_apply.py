@@ -1,7 +1,8 @@
 """Batches of records as one transaction of a PostgreSQL catalog.
 
-What must stay true: rows, children, revisions and watermarks move together or not at all (I4, I5). One transaction at a time does
-this, whichever process it is of: a lock of the server sees to it, so nothing here can be overtaken.
+What must stay true: rows, children, revisions, losses and watermarks move together or not at all (I4, I5). One transaction at a
+time does this, whichever process it is of: a lock of the server sees to it, so nothing here can be overtaken. The statement that
+takes the lock also counts the transaction; one that has changed nothing is to be rolled back.
 
 What is written is collected and sent many rows at a time; a round of the persister costs a few round trips.
 """
@@ -44,6 +45,7 @@ class _Row(msgspec.Struct):
     specs: str
     access_tags: str
     data_sources: str
+    stored: int = 0
 
 
 class PostgresWriter:
@@ -62,12 +64,15 @@ class PostgresWriter:
         self._revisions: list[tuple[Any, ...]] = []
         self._described: list[tuple[Any, ...]] = []
         self._restructured: list[tuple[str, float, int]] = []
-        self._advanced: list[tuple[int, int, int, int, bool]] = []
+        self._advanced: list[tuple[int, int, int, int, bool, int]] = []
         self._stale_facts: list[int] = []
+        self._losses: list[tuple[int, int, int, float, str]] = []
+        #: Is there anything to commit?
+        self.has_changed = False
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """All of them, in order."""
-        await self._db.execute(self._sql["lock"])
+        await self._db.execute(self._sql["lock_and_count"])
         await self._look(batches)
         applied = [await self._batch(batch) for batch in batches]
         await self._flush()
@@ -95,8 +100,12 @@ class PostgresWriter:
         at = self._known.get(batch.node)
         if at is None:
             return Applied(-1)
-        if at.watermark != batch.after or not batch.records:
+        if at.watermark != batch.after:
             return Applied(at.watermark)
+        self._losses += [(at.row, loss.first, loss.last, loss.time, loss.reason) for loss in batch.losses]
+        if not batch.records and batch.stored <= at.stored:
+            return Applied(at.watermark)
+        self.has_changed = True
         deleted: list[Node] = []
         children = ended = 0
         has_odd_keys = False
@@ -117,10 +126,12 @@ class PostgresWriter:
                 await self._db.execute(self._sql["delete_revision"], batch.node if event.key == "" else event.id, event.number)
             elif isinstance(event, StreamEnded):
                 ended = record.sequence
-        at.watermark = batch.records[-1].sequence
+        if batch.records:
+            at.watermark = batch.records[-1].sequence
+        at.stored = max(at.stored, batch.stored)
         if any(row == at.row for row, *_ in self._advanced):
             await self._flush()  # an update from a list changes each row once
-        self._advanced.append((at.row, at.watermark, children, ended, has_odd_keys))
+        self._advanced.append((at.row, at.watermark, children, ended, has_odd_keys, at.stored))
         self._restructure(at, batch.records)
         return Applied(at.watermark, tuple(deleted))
 
@@ -208,8 +219,11 @@ class PostgresWriter:
             await self._db.executemany(self._sql["restructure"], self._restructured)
         if self._advanced:
             await self._db.execute(self._sql["advance"], *map(list, zip(*self._advanced, strict=True)))
+        if self._losses:
+            found = await self._db.fetch(self._sql["insert_losses"], *map(list, zip(*self._losses, strict=True)))
+            self.has_changed |= bool(found)
         self._nodes, self._ancestry, self._facts, self._revisions = [], [], {}, []
-        self._described, self._restructured, self._advanced, self._stale_facts = [], [], [], []
+        self._described, self._restructured, self._advanced, self._stale_facts, self._losses = [], [], [], [], []
 
     async def _insert_facts(self) -> None:
         collected = [fact for several in self._facts.values() for fact in several]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
-from ..domain.errors import Malformed, Unavailable
+from ..domain.errors import Malformed, StorageMissing, Unavailable
 from ..domain.uris import redacted
 
 __all__ = ["SCHEMA", "Database", "dsn_of"]
@@ -40,6 +40,8 @@ class Database:
     """At most `pool_size` connections, made when they are needed and made anew when they are lost."""
 
     def __init__(self, uri: str, *, pool_size: int) -> None:
+        #: Since the catalog was opened: what each new connection must find.
+        self.identity: str | None = None
         self.shown = redacted(uri)
         self._dsn, self._cache_size = dsn_of(uri)
         self._pool_size = pool_size
@@ -53,7 +55,7 @@ class Database:
                 self._dsn,
                 min_size=0,
                 max_size=self._pool_size,
-                init=_init,
+                init=self._init,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={
@@ -75,6 +77,24 @@ class Database:
                 await pool.close()
         except TimeoutError:
             pool.terminate()
+
+    async def _init(self, connection: Any) -> None:
+        """Let bytes be given as text (keys of metadata are), and check that this is the catalog that was opened.
+
+        It may have been dropped and restored under the running server, or its name may lead to another server.
+        """
+        await connection.set_type_codec("bytea", schema="pg_catalog", encoder=_bytes, decoder=bytes, format="binary")
+        if self.identity is None:
+            return
+        found: str | None = None
+        with suppress(asyncpg.UndefinedTableError):
+            found = await connection.fetchval("SELECT identity FROM deployment")
+        if found != self.identity:
+            raise StorageMissing(
+                f"The catalog {self.shown} is not the one that this server was started with: that had the identity "
+                f"{self.identity}, this one has {found or 'none'}. Restore the former one, or restart the servers to use this "
+                "one."
+            )
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -121,11 +141,6 @@ def dsn_of(uri: str) -> tuple[str, int | None]:
         else:
             query.append(("sslmode" if name == "ssl" else name, value))
     return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(query), "")), size
-
-
-async def _init(connection: Any) -> None:
-    """Bytes may be given as text: keys of metadata are."""
-    await connection.set_type_codec("bytea", schema="pg_catalog", encoder=_bytes, decoder=bytes, format="binary")
 
 
 def _bytes(value: str | bytes) -> bytes:

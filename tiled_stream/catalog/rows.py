@@ -31,7 +31,7 @@ __all__ = [
 COLUMNS = (
     "n.row, n.id, (SELECT p.id FROM nodes p WHERE p.row = n.parent), n.key, n.path, n.family, n.metadata, n.specs, "
     "n.access_tags, n.data_sources, n.created, n.revision, n.time_created, n.time_updated, n.watermark, n.children, "
-    "n.ended, n.has_odd_keys"
+    "n.ended, n.has_odd_keys, n.stored, n.lost"
 )
 
 Row = Sequence[Any]
@@ -63,7 +63,7 @@ def node(row: Row) -> Node:
 
 def stored(row: Row) -> Stored:
     """The same with its watermark, number of children, and what is marked at it."""
-    return Stored(node(row), row[14], row[15], row[16], bool(row[17]))
+    return Stored(node(row), row[14], row[15], row[16], bool(row[17]), row[18], row[19])
 
 
 def hit(row: Row, *, above: int | None) -> Hit:

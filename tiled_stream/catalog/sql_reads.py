@@ -1,4 +1,5 @@
-"""What catalogs in SQL answer alike: nodes, pages, counts, distinct values. Engines bring connections, words and the writing.
+"""What catalogs in SQL answer alike: nodes, pages, counts, distinct values, identity and losses. Engines bring connections,
+words and the writing.
 
 The meaning of a search stands in `domain/search.py`; which condition it begins with, in `conditions.py`.
 """
@@ -17,7 +18,7 @@ from .conditions import Fragment, Place, Source, sourced
 from .distinct import grouped, values_at
 from .filters import Dialect, compiled
 from .orders import is_backwards, ordered
-from .port import Distinct, Found, Revision, Stored
+from .port import Distinct, Found, Loss, Reached, Revision, Stored
 
 __all__ = ["SqlReads"]
 
@@ -54,6 +55,27 @@ class SqlReads(ABC):
     @abstractmethod
     def _rows_of(self, which: str) -> str:
         """SQL of whole rows, in the order in which `which` gives their numbers."""
+
+    @abstractmethod
+    def _ids(self, nodes: Sequence[NodeId]) -> Any:
+        """Ids as one parameter."""
+
+    async def identity(self) -> str:
+        return str((await self._all(self._sql["identity"], ()))[0][0])
+
+    async def revision(self) -> int:
+        return int((await self._all(self._sql["revision"], ()))[0][0])
+
+    async def storages(self) -> dict[str, str]:
+        found = await self._all(self._sql["storages"], ())
+        return {row[0]: row[1] for row in found}
+
+    async def reached(self, nodes: Sequence[NodeId]) -> list[Reached | None]:
+        found = {id: Reached(*numbers) for id, *numbers in await self._all(self._sql["reached"], (self._ids(nodes),))}
+        return [found.get(node) for node in nodes]
+
+    async def losses(self, *, limit: int = 1000) -> list[Loss]:
+        return [Loss(*row) for row in await self._all(self._sql["losses"], (limit,))]
 
     async def node(self, id: NodeId) -> Stored:
         found = await self._one(self._sql["node_by_id"], (id,))

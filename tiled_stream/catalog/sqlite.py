@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from ..domain.errors import Malformed, Unavailable
-from ..domain.nodes import Spec
+from ..domain.nodes import NodeId, Spec
 from . import rows
 from .migrate import statements
 from .port import Applied, CatalogBatch
@@ -29,6 +29,8 @@ from .sqlite_dialect import FUNCTIONS, SqliteDialect
 from .sqlite_file import connected
 
 __all__ = ["SqliteCatalog"]
+
+T = TypeVar("T")
 
 
 class SqliteCatalog(SqlReads):
@@ -86,17 +88,32 @@ class SqliteCatalog(SqlReads):
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """Cancelled: all of it is applied, or nothing. `Unavailable` if the file is busy for longer than 5 seconds, or full."""
+        return await self._write(lambda writer: writer.apply(batches))
+
+    async def remember_storage(self, name: str, incarnation: str) -> None:
+        """See `Catalog`."""
+        await self._write(lambda writer: writer.remember_storage(name, incarnation))
+
+    async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:
+        """See `Catalog`."""
+        return await self._write(lambda writer: writer.accept_losses(None if nodes is None else self._ids(nodes)))
+
+    # ------------------------------------------------------------- inside
+
+    async def _write(self, work: Callable[[SqliteWriter], T]) -> T:
+        """In the writer's thread."""
         writer, thread = self._writer, self._thread
         if writer is None or thread is None or not self._is_open:
             raise Unavailable("The catalog is not open.")
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, writer.apply, batches)
+            return await asyncio.get_running_loop().run_in_executor(thread, work, writer)
         except sqlite3.Error as error:
             if _is_an_event(error):
                 raise
             raise Unavailable(f"The catalog cannot be written now: {error}") from error
 
-    # ------------------------------------------------------------- inside
+    def _ids(self, nodes: Sequence[NodeId]) -> str:
+        return rows.json_text(list(nodes))
 
     def _rows_of(self, which: str) -> str:
         return f"SELECT {rows.COLUMNS} FROM ({which}) w CROSS JOIN nodes n WHERE n.row = w.row"

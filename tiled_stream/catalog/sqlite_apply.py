@@ -1,6 +1,7 @@
 """The one writer of the SQLite catalog: batches of records as one transaction. Runs in the writer's thread; nothing here awaits.
 
-What must stay true: rows, children, revisions and watermarks move together or not at all (I4, I5).
+What must stay true: rows, children, revisions, losses and watermarks move together or not at all (I4, I5), and each transaction
+that changed something is counted.
 
 New rows are collected and inserted many at a time, before anything looks at the tables again: a thousand creations cost a few
 calls into SQLite, not ten thousand.
@@ -9,7 +10,8 @@ calls into SQLite, not ten thousand.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -26,7 +28,7 @@ from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec, is_odd
 from . import rows
 from .facts import facts_of, words_of
-from .port import Applied, CatalogBatch
+from .port import Applied, CatalogBatch, Loss
 
 __all__ = ["SqliteWriter"]
 
@@ -56,20 +58,42 @@ class SqliteWriter:
         self._ancestry: list[tuple[int, int]] = []
         self._facts: list[tuple[Any, ...]] = []
         self._last_row = 0
+        self._has_changed = False
 
     def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """All batches in one transaction."""
+        with self._transaction():
+            self._last_row = self._one("last_row")[0]
+            self._has_changed = False
+            applied = [self._batch(batch) for batch in batches]
+            if self._has_changed:
+                self._db.execute(self._sql["count_transaction"])
+        return applied
+
+    def remember_storage(self, name: str, incarnation: str) -> None:
+        """See `Catalog`."""
+        with self._transaction():
+            self._db.execute(self._sql["remember_storage"], (name, incarnation))
+
+    def accept_losses(self, nodes: str | None) -> int:
+        """See `Catalog`. `nodes`: JSON list of ids."""
+        with self._transaction():
+            found = self._db.execute(self._sql["unaccepted"], (nodes,)).fetchall()
+            for statement in ("accept_losses", "forget_lost"):
+                self._db.executemany(self._sql[statement], [(row,) for row, _ in found])
+        return sum(records for _, records in found)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._last_row = self._one("last_row")[0]
-            applied = [self._batch(batch) for batch in batches]
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             self._forget()
             if self._db.in_transaction:  # a full disk has ended it already
                 self._db.execute("ROLLBACK")
             raise
-        return applied
 
     def configure_root(self, metadata: dict[str, Any] | None, specs: Sequence[Spec] | None) -> None:
         """Give the root what the configuration says, if that is news and nobody edited it."""
@@ -85,9 +109,13 @@ class SqliteWriter:
         found = self._one("node_to_apply", batch.node)
         if found is None:
             return Applied(-1)
-        row, depth, path, watermark, sources = found
-        if watermark != batch.after or not batch.records:
+        row, depth, path, watermark, sources, stored = found
+        if watermark != batch.after:
             return Applied(watermark)
+        self._lose(row, batch.losses)
+        if not batch.records and batch.stored <= stored:
+            return Applied(watermark)
+        self._has_changed = True
         parent: _Parent | None = None
         deleted: list[Node] = []
         children = ended = 0
@@ -110,10 +138,18 @@ class SqliteWriter:
             elif isinstance(event, StreamEnded):
                 ended = record.sequence
         self._flush()
-        last = batch.records[-1]
-        self._db.execute(self._sql["advance"], (last.sequence, children, ended, has_odd_keys, row))
+        last = batch.records[-1].sequence if batch.records else watermark
+        self._db.execute(self._sql["advance"], (last, children, ended, has_odd_keys, batch.stored, row))
         self._restructure(row, sources, batch.records)
-        return Applied(last.sequence, tuple(deleted))
+        return Applied(last, tuple(deleted))
+
+    def _lose(self, row: int, losses: Sequence[Loss]) -> None:
+        """Remember losses; those that are known already change nothing."""
+        for loss in losses:
+            found = (row, loss.first, loss.last, loss.time, loss.reason)
+            if self._db.execute(self._sql["insert_loss"], found).rowcount:
+                self._db.execute(self._sql["count_lost"], (loss.last - loss.first + 1, row))
+                self._has_changed = True
 
     def _create(self, parent: _Parent, node: Node, record: Record) -> None:
         self._last_row += 1
@@ -165,7 +201,7 @@ class SqliteWriter:
         numbers = [(row[0],) for row in reversed(doomed)]  # children before parents
         above = [ancestor for ancestor in self._ancestors(found[0]) if ancestor != found[0]]
         self._db.executemany(self._sql["insert_gone"], [(row[1],) for row in doomed])
-        for statement in ("delete_facts", "delete_revisions", "delete_below", "delete_node"):
+        for statement in ("delete_facts", "delete_revisions", "delete_losses", "delete_below", "delete_node"):
             self._db.executemany(self._sql[statement], numbers)
         self._db.executemany(self._sql["delete_ancestor"], [(a, row) for a in above for (row,) in numbers])
         return [rows.node(row) for row in doomed]

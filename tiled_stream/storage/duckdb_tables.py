@@ -3,7 +3,9 @@
 A DuckDB file has one owner process; all others are locked out, readers too. It is written in the v1 format, which every DuckDB
 since 1.0 can open. Columns are stored by position (`arrow_columns.py`): who looks into the file finds their names in the catalog.
 
-What must stay true: rows and watermarks are one transaction (I5). Reads have connections of their own and see what is committed.
+What must stay true: rows, watermarks and fences are one transaction (I4, I5). Reads have connections of their own and see what
+is committed. Nothing is read from or written to a file that its path no longer names; one that is damaged when it is opened is
+moved aside (`duckdb_damage.py`), never deleted.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
-from .layout import ARRIVED_BODIES, dataset_id, schema_table
+from .duckdb_damage import is_damage, is_of_the_data, moved_aside
+from .layout import ARRIVED_BODIES, schema_table
 from .port import Arrived, TableBatch
-from .sql_tables import Change, SqlTables, changes
+from .sql_tables import Change, Mark, OpenedFile, SqlTables, changes
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,6 +36,15 @@ __all__ = ["DuckdbTables"]
 #: Rows of schemas that have no exact SQL form: the Arrow bodies themselves.
 _BODIES = "bodies"
 _BODIES_COLUMNS = "_dataset_id BIGINT, _partition_id BIGINT, _sequence BIGINT, rows BIGINT, body BLOB"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS watermarks (dataset BIGINT, watermark BIGINT, fence BIGINT DEFAULT 0)",
+    # For files of versions that kept no fence.
+    "ALTER TABLE watermarks ADD COLUMN IF NOT EXISTS fence BIGINT DEFAULT 0",
+    f"CREATE TABLE IF NOT EXISTS {_BODIES} ({_BODIES_COLUMNS})",
+    "CREATE TABLE IF NOT EXISTS identity (deployment VARCHAR, incarnation VARCHAR)",
+)
+#: How often a file is moved aside before opening is given up.
+_TRIES = 3
 
 
 class DuckdbTables(SqlTables):
@@ -40,7 +53,8 @@ class DuckdbTables(SqlTables):
     def __init__(self, path: Path, *, memory_limit: str | None = None, readers: int = 2) -> None:
         path = path.absolute()
         engine = _DuckdbFile(path, memory_limit=memory_limit, cursors=readers)
-        super().__init__("duckdb", engine, data_uri="duckdb://localhost/" + quote(str(path)), readers=readers)
+        uri = "duckdb://localhost/" + quote(str(path))
+        super().__init__("duckdb", engine, place=str(path), data_uri=uri, readers=readers)
 
 
 class _DuckdbFile:
@@ -50,70 +64,102 @@ class _DuckdbFile:
         self._path = path
         self._memory_limit = memory_limit
         self._db: duckdb.DuckDBPyConnection | None = None
+        self._file: OpenedFile | None = None
         # One for each reader at a time.
         self._count = cursors
         self._cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
-        # Watermarks as they stand in the file: nobody else writes them.
-        self._watermarks: dict[int, int] = {}
+        # Watermarks and fences as they are in the file: nobody else writes them.
+        self._marks: dict[int, Mark] = {}
         # SQL tables that are committed; replaced, never changed, for readers look into it too.
         self._tables: frozenset[str] = frozenset()
 
     def open(self) -> None:
+        """`Unavailable` if it cannot be opened. A damaged file is moved aside, and a new one begun."""
+        import duckdb
+
+        for attempt in range(1, _TRIES + 1):
+            try:
+                self._open()
+                return
+            except duckdb.Error as error:
+                if attempt < _TRIES and is_damage(error) and moved_aside(self._path, error):
+                    continue
+                raise Unavailable(
+                    f"The table storage {self._path} cannot be opened; a DuckDB file has one owner process, which may be "
+                    f"another server or a shell: {error}"
+                ) from error
+            except OSError as error:
+                raise Unavailable(f"The table storage {self._path} cannot be made: {error}") from error
+
+    def _open(self) -> None:
         import duckdb
 
         place, scratch = (str(p).replace("'", "''") for p in (self._path, f"{self._path}.tmp"))
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            options = "" if self._path.exists() else " (STORAGE_VERSION 'v1.0.0')"
-            # More threads would serve analytics; what is done here is short, and the processors belong to others too.
-            db = duckdb.connect(":memory:", config={"threads": 1, "temp_directory": scratch})
-        except OSError as error:
-            raise Unavailable(f"The table storage {self._path} cannot be made: {error}") from error
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        options = "" if self._path.exists() else " (STORAGE_VERSION 'v1.0.0')"
+        # More threads would serve analytics; what is done here is short, and the processors belong to others too.
+        db = duckdb.connect(":memory:", config={"threads": 1, "temp_directory": scratch})
         try:
             if self._memory_limit is not None:
                 db.execute("SET memory_limit = ?", [self._memory_limit])
             db.execute(f"ATTACH '{place}' AS store{options}")
             db.execute("USE store")
-            db.execute("CREATE TABLE IF NOT EXISTS watermarks (dataset BIGINT, watermark BIGINT)")
-            db.execute(f"CREATE TABLE IF NOT EXISTS {_BODIES} ({_BODIES_COLUMNS})")
+            for statement in _SCHEMA:
+                db.execute(statement)
             self._tables = frozenset(name for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall())
-            self._watermarks = dict(db.execute("SELECT dataset, watermark FROM watermarks").fetchall())
+            found = db.execute("SELECT dataset, watermark, coalesce(fence, 0) FROM watermarks").fetchall()
+            self._marks = {dataset: Mark(watermark, fence) for dataset, watermark, fence in found}
+            self._file = OpenedFile(self._path)
             for _ in range(self._count):
                 self._cursors.put(cursor := db.cursor())
                 cursor.execute("USE store")
-        except duckdb.Error as error:
+        except BaseException:
+            while not self._cursors.empty():
+                self._cursors.get().close()
             db.close()
-            raise Unavailable(
-                f"The table storage {self._path} cannot be opened; a DuckDB file has one owner process, which may be another "
-                f"server or a shell: {error}"
-            ) from error
+            raise
         self._db = db
 
     def close(self) -> None:
+        import duckdb
+
         db, self._db = self._db, None
         if db is None:
             return
         while not self._cursors.empty():
             self._cursors.get().close()
         try:
-            db.execute("USE memory")
-            db.execute("DETACH store")  # writes the WAL into the file; if it cannot, the WAL is read when it is opened next
+            # Writes the WAL into the file. If it cannot, the WAL is read when the file is opened next; and what became of a
+            # file that is damaged or gone was said before.
+            with suppress(duckdb.Error):
+                db.execute("USE memory")
+                db.execute("DETACH store")
         finally:
             db.close()
 
-    def watermark(self, dataset: int) -> int:
-        return self._watermarks.get(dataset, 0)
+    def bind(self, deployment: str) -> tuple[str, str]:
+        with self._transaction() as db:
+            found: tuple[str, str] | None = db.execute("SELECT deployment, incarnation FROM identity").fetchone()
+            if found is None:
+                found = (deployment, uuid4().hex)
+                db.execute("INSERT INTO identity VALUES (?, ?)", found)
+        return found
+
+    def watermarks(self, datasets: Sequence[int]) -> list[int]:
+        self._opened()
+        return [self._mark(dataset).watermark for dataset in datasets]
 
     def apply(self, batches: Sequence[TableBatch]) -> list[int]:
-        found, advanced = changes(batches, self.watermark)
+        self._opened()
+        found, marks, answers = changes(batches, self._mark)
         with self._transaction() as db:
             tables = self._tables
             for change in found:
                 tables |= self._change(db, change, tables)
-            self._advance(db, advanced)
+            self._advance(db, marks)
         self._tables = tables
-        self._watermarks.update(advanced)
-        return [self.watermark(dataset_id(b.node)) for b in batches]
+        self._marks.update(marks)
+        return answers
 
     def delete(self, datasets: Sequence[tuple[int, TableStructure]]) -> None:
         with self._transaction() as db:
@@ -129,7 +175,7 @@ class _DuckdbFile:
                     tables -= {table}
         self._tables = tables
         for dataset, _ in datasets:
-            self._watermarks.pop(dataset, None)
+            self._marks.pop(dataset, None)
 
     def read(
         self, dataset: int, structure: TableStructure, columns: Sequence[str] | None, partition: int | None
@@ -195,9 +241,22 @@ class _DuckdbFile:
         return int(found.column(0)[0].as_py()) if found is not None else 0
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
-        if self._db is None:
+        """The writer's connection; `StorageMissing` if the file is no longer there."""
+        if self._db is None or self._file is None:
             raise Unavailable(f"The table storage {self._path} is not open.")
+        self._file.check()
         return self._db
+
+    def _mark(self, dataset: int) -> Mark:
+        return self._marks.get(dataset, Mark())
+
+    def _failure(self, what: str, error: Exception) -> Unavailable:
+        if is_damage(error):
+            return Unavailable(
+                f"The table storage {self._path} is damaged: {error}. Restart the server; if the file is damaged still, restore "
+                "it from a backup, or move it away: what the log holds is then applied again."
+            )
+        return Unavailable(f"The table storage {self._path} cannot be {what} now: {error}")
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -211,8 +270,8 @@ class _DuckdbFile:
         except BaseException as error:
             with suppress(duckdb.Error):  # a commit that failed has rolled back already
                 db.execute("ROLLBACK")
-            if isinstance(error, duckdb.OperationalError | duckdb.InternalError | duckdb.FatalException):
-                raise Unavailable(f"The table storage {self._path} cannot be written now: {error}") from error
+            if isinstance(error, duckdb.Error) and not is_of_the_data(error):
+                raise self._failure("written", error) from error
             raise
 
     def _change(self, db: duckdb.DuckDBPyConnection, change: Change, tables: frozenset[str]) -> set[str]:
@@ -244,13 +303,16 @@ class _DuckdbFile:
             db.unregister("incoming")
         return made
 
-    def _advance(self, db: duckdb.DuckDBPyConnection, advanced: dict[int, int]) -> None:
-        known = ", ".join(f"({d}, {w})" for d, w in advanced.items() if d in self._watermarks)
-        new = ", ".join(f"({d}, {w})" for d, w in advanced.items() if d not in self._watermarks)
+    def _advance(self, db: duckdb.DuckDBPyConnection, marks: dict[int, Mark]) -> None:
+        known = ", ".join(f"({d}, {m.watermark}, {m.fence})" for d, m in marks.items() if d in self._marks)
+        new = ", ".join(f"({d}, {m.watermark}, {m.fence})" for d, m in marks.items() if d not in self._marks)
         if new:
-            db.execute(f"INSERT INTO watermarks VALUES {new}")
+            db.execute(f"INSERT INTO watermarks (dataset, watermark, fence) VALUES {new}")
         if known:
-            db.execute(f"UPDATE watermarks SET watermark = v.w FROM (VALUES {known}) v(d, w) WHERE watermarks.dataset = v.d")
+            db.execute(
+                f"UPDATE watermarks SET watermark = v.w, fence = v.f FROM (VALUES {known}) v(d, w, f) "
+                "WHERE watermarks.dataset = v.d"
+            )
 
     def _select(self, table: str, what: str, dataset: int, partition: int | None, *, order: str | None) -> pyarrow.Table | None:
         """In a reader's thread, with a connection of its own. None: there is no such SQL table any more."""
@@ -266,8 +328,8 @@ class _DuckdbFile:
             return cursor.sql(query).to_arrow_table()
         except duckdb.CatalogException:  # dropped since the caller looked: the last of its nodes was deleted
             return None
-        except duckdb.OperationalError as error:
-            raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
+        except duckdb.Error as error:
+            raise self._failure("read", error) from error
         finally:
             self._cursors.put(cursor)
 

@@ -104,7 +104,8 @@ class Session:
 class Database:
     """A pool of at most `pool_size` connections, made when they are needed. `uri`: see `public_uri`."""
 
-    def __init__(self, uri: str, *, pool_size: int) -> None:
+    def __init__(self, uri: str, *, pool_size: int, check: Callable[[Any], Awaitable[None]] | None = None) -> None:
+        self._check = check
         self._shown = redacted(uri)
         self._dsn, self._options = _connect_arguments(uri)
         self._pool_size = pool_size
@@ -117,6 +118,7 @@ class Database:
                 self._dsn,
                 min_size=0,
                 max_size=self._pool_size,
+                init=self._check,
                 reset=_keep,
                 timeout=_CONNECT_SECONDS,
                 server_settings={"application_name": "tiled_stream tables"},

@@ -4,9 +4,10 @@ Columns are stored by position (`arrow_columns.py`), rows of schemas without an 
 (`arrow_bodies.py`).
 Everything is in the schema `tiled_stream`, so that a database may be shared with a catalog or with what another server left.
 
-What must stay true: rows and watermarks are one transaction (I5). Whoever writes holds the watermarks of its datasets, so that of
-two persisters with the same batch the second finds it applied; a primary key refuses the same row twice, whatever happens. Locks
-are taken in one order: watermarks by number, then the making of tables.
+What must stay true: rows, watermarks and fences are one transaction (I4, I5). Whoever writes holds the watermarks of its
+datasets, so that of two persisters with the same batch the second finds it applied, and a predecessor finds its fence too low; a
+primary key refuses the same row twice, whatever happens. Locks are taken in one order: watermarks by number, then the making of
+tables. Once it is bound, every connection begins by checking that it reaches the same database.
 An SQL table goes with its last rows if nobody uses it at that moment; a process that still counts on it makes it again.
 Small batches are encoded and decoded where they are, large ones in threads: nothing blocks the loop.
 """
@@ -26,7 +27,8 @@ from .engine_thread import EngineThread
 from .layout import ARRIVED_BODIES, dataset_id, schema_table
 from .port import Allocation, Arrived, TableBatch
 from .postgres_connect import Database, Session, public_uri
-from .sql_tables import Change, allocation, changes
+from .postgres_schema import BODIES, ONE_MAKER, SCHEMA, WATERMARKS, adopt, check_identity, prepare
+from .sql_tables import Change, Mark, allocation, changes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,14 +40,10 @@ __all__ = ["PostgresTables"]
 
 T = TypeVar("T")
 
-_SCHEMA = "tiled_stream"
-_WATERMARKS = f"{_SCHEMA}.watermarks"
-_LOCK = f"SELECT dataset, watermark FROM {_WATERMARKS} WHERE dataset = ANY($1::bigint[]) ORDER BY dataset FOR UPDATE"
-#: Rows of schemas that have no exact SQL form: the Arrow bodies themselves.
-_BODIES = "bodies"
-_BODIES_COLUMNS = (
-    "_dataset_id BIGINT, _partition_id BIGINT, _sequence BIGINT, rows BIGINT, body BYTEA, "
-    "PRIMARY KEY (_dataset_id, _partition_id, _sequence)"
+_LOCK = f"SELECT dataset, watermark, fence FROM {WATERMARKS} WHERE dataset = ANY($1::bigint[]) ORDER BY dataset FOR UPDATE"
+_ADVANCE = (
+    f"UPDATE {WATERMARKS} SET watermark = v.w, fence = v.f "
+    "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) v(d, w, f) WHERE dataset = v.d"
 )
 #: The partitions of a dataset, each found by one step in the primary key.
 _PARTITIONS = """WITH RECURSIVE p(n) AS (
@@ -53,8 +51,6 @@ _PARTITIONS = """WITH RECURSIVE p(n) AS (
     SELECT (SELECT min(_partition_id) FROM tiled_stream.{table} WHERE _dataset_id = {dataset} AND _partition_id > p.n)
     FROM p WHERE p.n IS NOT NULL
 ) SELECT n FROM p WHERE n IS NOT NULL"""
-#: One process at a time makes tables: CREATE TABLE IF NOT EXISTS alone fails where two do it at once.
-_ONE_MAKER = "SELECT pg_advisory_xact_lock(hashtextextended('tiled_stream.tables', 0))"
 #: Bytes from which on a thread does the work, and how many a record weighs besides its rows.
 _SMALL = 64 << 10
 _RECORD = 1 << 10
@@ -63,14 +59,19 @@ _DELETE_SECONDS = 1800.0
 
 
 class PostgresTables:
-    """`TableStore`. `uri`: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, or ``?host=/DIRECTORY`` for a Unix socket."""
+    """`TableStore`, `Identified`.
+
+    `uri`: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, or ``?host=/DIRECTORY`` for a Unix socket.
+    """
 
     def __init__(self, uri: str, *, pool_size: int = 5) -> None:
-        self._database = Database(uri, pool_size=pool_size)
+        self._database = Database(uri, pool_size=pool_size, check=self._check)
         self._data_uri = public_uri(uri)
         self._threads = EngineThread("postgres tables", threads=2)
         # SQL tables that were there when this process last looked; if one was dropped since, the work is done again.
         self._tables: set[str] = set()
+        # (deployment, incarnation) since `bind`.
+        self._identity: tuple[str, str] | None = None
 
     async def open(self) -> None:
         """Connect, and make what is missing, one process at a time. `Unavailable` if it cannot be done.
@@ -79,23 +80,31 @@ class PostgresTables:
         """
         await self._database.open()
         try:
-            async with self._database.transaction() as db:
-                await db.execute(_ONE_MAKER)
-                if await db.value("SELECT to_regnamespace($1) IS NULL", _SCHEMA):
-                    await db.execute(f"CREATE SCHEMA {_SCHEMA}")
-                await db.execute(
-                    f"CREATE TABLE IF NOT EXISTS {_WATERMARKS} (dataset BIGINT PRIMARY KEY, watermark BIGINT NOT NULL)"
-                )
-                await db.execute(f"CREATE TABLE IF NOT EXISTS {_SCHEMA}.{_BODIES} ({_BODIES_COLUMNS})")
+            await prepare(self._database)
         except BaseException:
             await self._database.close()
             raise
-        self._tables = {_BODIES}
+        self._tables = {BODIES}
 
     async def close(self) -> None:
         """Finish what was begun, then close all connections. Idempotent."""
         await self._database.close()
         await self._threads.close()
+
+    @property
+    def place(self) -> str:
+        """See `Identified`."""
+        return self._data_uri
+
+    async def bind(self, deployment: str, expected: str | None) -> str:
+        """See `Identified`. A blank database is adopted whatever is `expected`: the caller compares incarnations."""
+        incarnation = await adopt(self._database, deployment, place=self._data_uri)
+        self._identity = (deployment, incarnation)
+        return incarnation
+
+    async def _check(self, connection: asyncpg.Connection) -> None:
+        if self._identity is not None:
+            await check_identity(connection, *self._identity, place=self._data_uri)
 
     def allocate(self, node: NodeId, structure: TableStructure, mimetype: str | None, parameters: dict[str, Any]) -> Allocation:
         """See `TableStore`."""
@@ -157,17 +166,21 @@ class PostgresTables:
     async def rows(self, node: NodeId, structure: TableStructure) -> int:
         """See `TableStore`."""
         table = _table(structure)
-        what = "coalesce(sum(rows), 0)::bigint" if table == _BODIES else "count(*)"
+        what = "coalesce(sum(rows), 0)::bigint" if table == BODIES else "count(*)"
         try:
             async with self._database.session() as db:
-                found = await db.value(f"SELECT {what} FROM {_SCHEMA}.{table} WHERE _dataset_id = $1", dataset_id(node))
+                found = await db.value(f"SELECT {what} FROM {SCHEMA}.{table} WHERE _dataset_id = $1", dataset_id(node))
         except asyncpg.UndefinedTableError:
             return 0
         return int(found)
 
     async def watermark(self, node: NodeId) -> int:
         """See `TableStore`."""
-        return await self._again(lambda: self._watermark(dataset_id(node)))
+        return (await self.watermarks([node]))[0]
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """See `TableStore`."""
+        return await self._again(lambda: self._stored([dataset_id(node) for node in nodes]))
 
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """See `TableStore`. An SQL table that is in use at that moment stays, empty, until the next deletion from it."""
@@ -175,30 +188,28 @@ class PostgresTables:
         tables = sorted({_table(structure) for _, structure in nodes})
         await self._again(lambda: self._delete(datasets, tables))
         for table in tables:
-            if table != _BODIES:
+            if table != BODIES:
                 await self._drop_if_empty(table)
 
-    async def _watermark(self, dataset: int) -> int:
+    async def _stored(self, datasets: Sequence[int]) -> list[int]:
         async with self._database.session() as db:
-            return await db.value(f"SELECT watermark FROM {_WATERMARKS} WHERE dataset = $1", dataset) or 0
+            rows = await db.rows(f"SELECT dataset, watermark FROM {WATERMARKS} WHERE dataset = ANY($1::bigint[])", datasets)
+        found: dict[int, int] = dict(rows)
+        return [found.get(dataset, 0) for dataset in datasets]
 
     async def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
         async with self._database.transaction() as db:
             stored = await _locked(db, batches)
             size = sum(len(r.payload) for b in batches for r in b.records)
-            found, advanced = await self._work(size, lambda: changes(batches, lambda dataset: stored.get(dataset, 0)))
+            found, marks, answers = await self._work(size, lambda: changes(batches, lambda dataset: stored.get(dataset, Mark())))
             found = [c for c in found if c.erased or c.rows]
             made = await self._make(db, found)
             for change in found:
                 await self._change(db, change)
-            await db.execute(
-                f"UPDATE {_WATERMARKS} SET watermark = v.w FROM unnest($1::bigint[], $2::bigint[]) v(d, w) WHERE dataset = v.d",
-                list(advanced),
-                list(advanced.values()),
-            )
+            if marks:
+                await db.execute(_ADVANCE, list(marks), [m.watermark for m in marks.values()], [m.fence for m in marks.values()])
         self._tables |= made
-        reached = stored | advanced
-        return [reached.get(dataset_id(b.node), 0) for b in batches]
+        return answers
 
     async def _make(self, db: Session, found: Sequence[Change]) -> set[str]:
         """Make the SQL tables that this process does not know. Returns their names, to be known once they are committed."""
@@ -207,11 +218,11 @@ class PostgresTables:
 
         missing = {table: change for change in found if (table := _table(change.structure)) not in self._tables}
         if missing:
-            await db.execute(_ONE_MAKER)
+            await db.execute(ONE_MAKER)
         for table, change in missing.items():
             names = ", ".join(f"{name} {sql}" for name, sql in META.items())
             data = "".join(f"c{n} {column.sql}, " for n, column in enumerate(postgres_columns(change.structure) or ()))
-            await db.execute(f"CREATE TABLE IF NOT EXISTS {_SCHEMA}.{table} ({names}, {data}PRIMARY KEY ({', '.join(META)}))")
+            await db.execute(f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{table} ({names}, {data}PRIMARY KEY ({', '.join(META)}))")
         return set(missing)
 
     async def _change(self, db: Session, change: Change) -> None:
@@ -222,7 +233,7 @@ class PostgresTables:
 
         table, columns = _table(change.structure), postgres_columns(change.structure)
         for dataset, partition in dict.fromkeys(change.erased):
-            await db.execute(f"DELETE FROM {_SCHEMA}.{table} WHERE {_where(dataset, partition)}")
+            await db.execute(f"DELETE FROM {SCHEMA}.{table} WHERE {_where(dataset, partition)}")
         if not change.rows:
             return
 
@@ -231,7 +242,7 @@ class PostgresTables:
 
         incoming = await self._work(sum(_RECORD + r.table.nbytes for r in change.rows), stored)
         async with aclosing(self._encoded(incoming)) as pieces:
-            await db.put(_SCHEMA, table, incoming.column_names, pieces)
+            await db.put(SCHEMA, table, incoming.column_names, pieces)
 
     async def _encoded(self, incoming: pyarrow.Table) -> AsyncGenerator[bytes, None]:
         from .postgres_copy import HEADER, TRAILER, encode, steps
@@ -248,7 +259,7 @@ class PostgresTables:
         from .arrow_columns import declared_table
         from .postgres_copy import BYTES
 
-        answer = await self._select(_BODIES, ["body"], [BYTES], dataset, partition, "_sequence")
+        answer = await self._select(BODIES, ["body"], [BYTES], dataset, partition, "_sequence")
 
         def table() -> pyarrow.Table:
             bodies = [] if answer is None else [decode(b.as_buffer()).select(positions) for b in answer.columns()[0]]
@@ -263,10 +274,10 @@ class PostgresTables:
         while True:
             found = []
             async with self._database.session() as db:
-                keys = await db.rows(ARRIVED_BODIES.format(table=f"{_SCHEMA}.{_BODIES}", dataset=dataset, after=after, upto=upto))
+                keys = await db.rows(ARRIVED_BODIES.format(table=f"{SCHEMA}.{BODIES}", dataset=dataset, after=after, upto=upto))
                 for sequence, partition in keys[:some]:
                     body = await db.value(
-                        f"SELECT body FROM {_SCHEMA}.{_BODIES} WHERE {_where(dataset, partition)} AND _sequence = {sequence}"
+                        f"SELECT body FROM {SCHEMA}.{BODIES} WHERE {_where(dataset, partition)} AND _sequence = {sequence}"
                     )
                     found += [] if body is None else [(sequence, partition, body)]
             # What the next body has comes later.
@@ -299,7 +310,7 @@ class PostgresTables:
             if answer.is_due():
                 await self._work(answer.size, answer.decode)
 
-        query = f"SELECT {selected(names, columns)} FROM {_SCHEMA}.{table} WHERE {where} ORDER BY {order}"
+        query = f"SELECT {selected(names, columns)} FROM {SCHEMA}.{table} WHERE {where} ORDER BY {order}"
         try:
             async with self._database.session() as db:
                 await db.take(query, sink)
@@ -310,26 +321,26 @@ class PostgresTables:
     async def _delete(self, datasets: Sequence[int], tables: Sequence[str]) -> None:
         async with self._database.transaction(seconds=_DELETE_SECONDS) as db:
             await db.rows(_LOCK, datasets)
-            await db.execute(f"DELETE FROM {_WATERMARKS} WHERE dataset = ANY($1)", datasets)
+            await db.execute(f"DELETE FROM {WATERMARKS} WHERE dataset = ANY($1)", datasets)
             there = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass($2 || '.' || name) IS NOT NULL"
-            for (table,) in await db.rows(there, tables, _SCHEMA):
-                await db.execute(f"DELETE FROM {_SCHEMA}.{table} WHERE _dataset_id = ANY($1)", datasets)
+            for (table,) in await db.rows(there, tables, SCHEMA):
+                await db.execute(f"DELETE FROM {SCHEMA}.{table} WHERE _dataset_id = ANY($1)", datasets)
 
     async def _drop_if_empty(self, table: str) -> None:
         """Only while nobody uses it; who writes next finds it missing and makes it again."""
-        some = f"SELECT EXISTS (SELECT FROM {_SCHEMA}.{table})"
+        some = f"SELECT EXISTS (SELECT FROM {SCHEMA}.{table})"
         with suppress(asyncpg.UndefinedTableError):  # another process was faster
             async with self._database.transaction() as db:
-                if await db.value(some) or not await db.has_locked(f"{_SCHEMA}.{table}") or await db.value(some):
+                if await db.value(some) or not await db.has_locked(f"{SCHEMA}.{table}") or await db.value(some):
                     return
-                await db.execute(f"DROP TABLE {_SCHEMA}.{table}")
+                await db.execute(f"DROP TABLE {SCHEMA}.{table}")
             self._tables.discard(table)
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, and once more if an SQL table was dropped meanwhile."""
         with suppress(asyncpg.UndefinedTableError):
             return await work()
-        self._tables = {_BODIES}
+        self._tables = {BODIES}
         try:
             return await work()
         except asyncpg.UndefinedTableError as error:
@@ -340,18 +351,20 @@ class PostgresTables:
         return work() if size < _SMALL else await self._threads.run(work)
 
 
-async def _locked(db: Session, batches: Sequence[TableBatch]) -> dict[int, int]:
-    """The stored watermarks, which nobody else can move until the transaction ends (I5)."""
-    if new := sorted({dataset_id(b.node) for b in batches if b.records and b.after == 0}):
-        await db.execute(f"INSERT INTO {_WATERMARKS} SELECT unnest($1::bigint[]), 0 ON CONFLICT DO NOTHING", new)
+async def _locked(db: Session, batches: Sequence[TableBatch]) -> dict[int, Mark]:
+    """The stored watermarks and fences, which nobody else can move until the transaction ends (I4, I5)."""
+    if new := sorted({dataset_id(b.node) for b in batches if (b.records or b.fence) and b.after == 0}):
+        await db.execute(
+            f"INSERT INTO {WATERMARKS} (dataset, watermark) SELECT unnest($1::bigint[]), 0 ON CONFLICT DO NOTHING", new
+        )
     found = await db.rows(_LOCK, sorted({dataset_id(b.node) for b in batches}))
-    return dict(found)
+    return {dataset: Mark(watermark, fence) for dataset, watermark, fence in found}
 
 
 def _table(structure: TableStructure) -> str:
     from .postgres_copy import postgres_columns
 
-    return _BODIES if postgres_columns(structure) is None else schema_table(structure)
+    return BODIES if postgres_columns(structure) is None else schema_table(structure)
 
 
 def _where(dataset: int, partition: int | None) -> str:

@@ -1,31 +1,39 @@
 """Tables in an SQL engine that blocks: the port (`TableStore`), kept by a thread that writes and a few that read.
 
-Here is what all such engines share: what a batch changes, which of its records count (I5), how threads are used. An engine
-(`TableEngine`) is plain blocking code; it never sees two writes at once. (`postgres_tables.py`, which does not block, takes only
-`allocation` and `changes`.)
+Here is what all such engines share: what a batch changes, which of its records count (I5), which batches are fenced (I4), to
+whom a database belongs, how threads are used. An engine (`TableEngine`) is plain blocking code; it never sees two writes at
+once. (`postgres_tables.py`, which does not block, takes only `allocation`, `changes` and `check_owner`.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from ..domain.errors import UnsupportedType
-from ..domain.events import RowsAppended, TableWritten
+from ..domain.errors import StorageMissing, UnsupportedType
+from ..domain.events import AssetDeleted, RowsAppended, TableWritten
 from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
 from .layout import SQL_TABLE, check_columns, dataset_id, table_name
-from .port import Allocation, Arrived, TableBatch
+from .port import FENCED, Allocation, Arrived, TableBatch
 
 if TYPE_CHECKING:
     import pyarrow
 
     from .arrow_columns import Rows
 
-__all__ = ["Change", "SqlTables", "TableEngine", "allocation", "changes"]
+__all__ = ["Change", "Mark", "OpenedFile", "SqlTables", "TableEngine", "allocation", "changes", "check_owner"]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The two numbers of a dataset: its watermark, and the highest fence that was seen with it."""
+
+    watermark: int = 0
+    fence: int = 0
 
 
 class Change(msgspec.Struct):
@@ -37,7 +45,7 @@ class Change(msgspec.Struct):
 
 
 class TableEngine(Protocol):
-    """Blocking. `open`, `close`, `apply`, `delete` and `watermark` run in the writer's thread, the others in readers'."""
+    """Blocking. `read`, `arrived` and `rows` run in the threads of readers, the others in that of the writer."""
 
     def open(self) -> None: ...
 
@@ -45,7 +53,11 @@ class TableEngine(Protocol):
 
     def apply(self, batches: Sequence[TableBatch]) -> list[int]: ...
 
-    def watermark(self, dataset: int) -> int: ...
+    def watermarks(self, datasets: Sequence[int]) -> list[int]: ...
+
+    def bind(self, deployment: str) -> tuple[str, str]:
+        """The deployment that the database belongs to, and its incarnation; a database without an owner gets this one."""
+        ...
 
     def delete(self, datasets: Sequence[tuple[int, TableStructure]]) -> None: ...
 
@@ -58,11 +70,36 @@ class TableEngine(Protocol):
     def rows(self, dataset: int, structure: TableStructure) -> int: ...
 
 
-class SqlTables:
-    """`TableStore` on an engine. `data_uri` names the database in the data sources of nodes."""
+class OpenedFile:
+    """The file of an open database: notices when its path names another file, or none (removed, not mounted)."""
 
-    def __init__(self, name: str, engine: TableEngine, *, data_uri: str, readers: int = 2) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        found = path.stat()
+        self._identity = (found.st_dev, found.st_ino)
+
+    def check(self) -> None:
+        """`StorageMissing` unless the path still names the file that was opened. One `stat`; blocking."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise StorageMissing(
+                f"The table storage {self._path} is missing ({error.strerror}): the file was removed, or its file system is "
+                "not mounted. Put it back, or restart the server to begin a new one."
+            ) from error
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise StorageMissing(
+                f"The table storage {self._path} was replaced by another file while the server had it open. Put the former file "
+                "back, or restart the server to use the new one."
+            )
+
+
+class SqlTables:
+    """`TableStore` on an engine, `Identified`. `data_uri` names the database in the data sources of nodes."""
+
+    def __init__(self, name: str, engine: TableEngine, *, place: str, data_uri: str, readers: int = 2) -> None:
         self._engine = engine
+        self._place = place
         self._data_uri = data_uri
         self._writer = EngineThread(f"{name} writer")
         self._reader = EngineThread(f"{name} reader", threads=readers)
@@ -72,6 +109,17 @@ class SqlTables:
         """Open the database and make what is missing. `Unavailable` if it cannot be opened."""
         await self._writer.run(self._engine.open)
         self._is_open = True
+
+    @property
+    def place(self) -> str:
+        """See `Identified`."""
+        return self._place
+
+    async def bind(self, deployment: str, expected: str | None) -> str:
+        """See `Identified`. A blank database is adopted whatever is `expected`: the caller compares incarnations."""
+        owner, incarnation = await self._writer.run(self._engine.bind, deployment)
+        check_owner(self._place, owner, deployment)
+        return incarnation
 
     async def close(self) -> None:
         """Finish what was begun, then close the database. Idempotent."""
@@ -110,7 +158,11 @@ class SqlTables:
 
     async def watermark(self, node: NodeId) -> int:
         """See `TableStore`."""
-        return await self._writer.run(self._engine.watermark, dataset_id(node))
+        return (await self.watermarks([node]))[0]
+
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
+        """See `TableStore`."""
+        return await self._writer.run(self._engine.watermarks, [dataset_id(node) for node in nodes])
 
     async def delete(self, nodes: Sequence[tuple[NodeId, TableStructure]]) -> None:
         """See `TableStore`."""
@@ -138,32 +190,65 @@ def allocation(
     )
 
 
-def changes(batches: Sequence[TableBatch], stored: Callable[[int], int]) -> tuple[list[Change], dict[int, int]]:
-    """What the batches change, one `Change` a schema, and the watermarks that they advance.
+def check_owner(place: str, owner: str, deployment: str) -> None:
+    """`StorageMissing` that names the place unless its owner is this deployment."""
+    if owner != deployment:
+        raise StorageMissing(
+            f"The table storage {place} belongs to deployment {owner}, and this server is of deployment {deployment}. Give the "
+            "server its own storage (-w), or the catalog that belongs to this one."
+        )
 
-    `stored` tells the watermark of a dataset as it is in the database.
+
+def changes(batches: Sequence[TableBatch], stored: Callable[[int], Mark]) -> tuple[list[Change], dict[int, Mark], list[int]]:
+    """What the batches change, one `Change` a schema; the marks that move; and the answer to each batch.
+
+    `stored` gives the mark of a dataset as it is in the database. A batch that is not fenced leaves its fence also if none of
+    its records is new: its predecessor may be paused, and must find itself fenced when it resumes.
     """
     found: dict[str, Change] = {}
-    advanced: dict[int, int] = {}
+    marks: dict[int, Mark] = {}
+    answers: list[int] = []
     for batch in batches:
         dataset = dataset_id(batch.node)
-        reached = advanced[dataset] if dataset in advanced else stored(dataset)
-        if batch.after > reached:
-            continue  # what lies between is missing: the caller looks at the watermark and comes again
-        change = found.setdefault(batch.structure.arrow_schema, Change(batch.structure))
-        for record in batch.records:
-            if record.sequence <= reached:
-                continue  # I5
-            if isinstance(record.event, TableWritten):
-                _erase(change, dataset, record.event.partition)
-            if isinstance(record.event, TableWritten | RowsAppended) and record.event.rows:
-                change.rows.append(_rows(dataset, record.event.partition or 0, record.sequence, record.payload))
-            advanced[dataset] = record.sequence
-    return list(found.values()), advanced
+        before = marks[dataset] if dataset in marks else stored(dataset)
+        if batch.fence < before.fence:
+            answers.append(FENCED)
+            continue
+        after = Mark(before.watermark, batch.fence)
+        if batch.after <= before.watermark:  # else records are missing in between: the caller begins at the watermark again
+            change = found.setdefault(batch.structure.arrow_schema, Change(batch.structure))
+            after = Mark(_apply(change, dataset, batch, before.watermark), batch.fence)
+        if after != before:
+            marks[dataset] = after
+        answers.append(after.watermark)
+    # A later batch of the same call may have moved the watermark of a node.
+    reached = {dataset: mark.watermark for dataset, mark in marks.items()}
+    nodes = [dataset_id(batch.node) for batch in batches]
+    return (
+        list(found.values()),
+        marks,
+        [a if a == FENCED else reached.get(n, a) for n, a in zip(nodes, answers, strict=True)],
+    )
+
+
+def _apply(change: Change, dataset: int, batch: TableBatch, reached: int) -> int:
+    """Add the new records of a batch to the change; the watermark afterwards."""
+    for record in batch.records:
+        if record.sequence <= reached:
+            continue  # I5
+        event = record.event
+        if isinstance(event, TableWritten):
+            _erase(change, dataset, event.partition)
+        elif isinstance(event, AssetDeleted):
+            _erase(change, dataset, None)
+        if isinstance(event, TableWritten | RowsAppended) and event.rows:
+            change.rows.append(_rows(dataset, event.partition or 0, record.sequence, record.payload))
+        reached = record.sequence
+    return reached
 
 
 def _erase(change: Change, dataset: int, partition: int | None) -> None:
-    """Stored rows go, and those of the same batch that were to be added before."""
+    """Remove stored rows, and those that earlier records of the call would have added."""
     change.erased.append((dataset, partition))
     change.rows = [r for r in change.rows if r.dataset != dataset or partition not in (None, r.partition)]
 

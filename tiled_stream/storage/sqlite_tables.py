@@ -3,11 +3,13 @@
 SQLite has fewer types than Arrow and no columns to gain from; so it keeps bodies, exact and cheap. The last body of a partition
 takes up what is appended until it is full, so that a table written row by row is not a file of tiny bodies.
 
-What must stay true: rows and watermarks are one transaction (I5). The file may be shared with other processes.
+What must stay true: rows, watermarks and fences are one transaction (I4, I5). The file may be shared with other processes.
+Nothing is read from or written to a file that its path no longer names.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,26 +17,30 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
-from .layout import dataset_id
 from .port import Arrived, TableBatch
-from .sql_tables import Change, SqlTables, changes
+from .sql_tables import Change, Mark, OpenedFile, SqlTables, changes
 
 if TYPE_CHECKING:
     import pyarrow
 
 __all__ = ["SqliteTables"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS watermarks (dataset INTEGER PRIMARY KEY, watermark INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS bodies (
-    dataset INTEGER NOT NULL, partition INTEGER NOT NULL, sequence INTEGER NOT NULL,
-    rows INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS bodies_in_order ON bodies (dataset, partition, sequence);
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS watermarks "
+    "(dataset INTEGER PRIMARY KEY, watermark INTEGER NOT NULL, fence INTEGER NOT NULL DEFAULT 0) STRICT",
+    "CREATE TABLE IF NOT EXISTS bodies (dataset INTEGER NOT NULL, partition INTEGER NOT NULL, sequence INTEGER NOT NULL, "
+    "rows INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+    "CREATE UNIQUE INDEX IF NOT EXISTS bodies_in_order ON bodies (dataset, partition, sequence)",
+    "CREATE TABLE IF NOT EXISTS identity "
+    "(one INTEGER PRIMARY KEY CHECK (one = 1), deployment TEXT NOT NULL, incarnation TEXT NOT NULL) STRICT",
+)
+#: For files of versions that kept no fence.
+_ADD_FENCE = "ALTER TABLE watermarks ADD COLUMN fence INTEGER NOT NULL DEFAULT 0"
+_MARKS = "SELECT dataset, watermark, fence FROM watermarks WHERE dataset IN (SELECT value FROM json_each(?))"
 #: Bodies that may hold rows of the records after :after up to :upto: the last one of each partition that begins before, and those
 #: that begin in between.
 _ARRIVED = """
@@ -52,7 +58,8 @@ class SqliteTables(SqlTables):
     def __init__(self, path: Path, *, readers: int = 2) -> None:
         path = path.absolute()
         engine = _SqliteFile(path, readers=readers)
-        super().__init__("sqlite", engine, data_uri="sqlite://localhost/" + quote(str(path)), readers=readers)
+        uri = "sqlite://localhost/" + quote(str(path))
+        super().__init__("sqlite", engine, place=str(path), data_uri=uri, readers=readers)
 
 
 class _SqliteFile:
@@ -61,6 +68,7 @@ class _SqliteFile:
     def __init__(self, path: Path, *, readers: int) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
+        self._file: OpenedFile | None = None
         self._count = readers
         # One for each reader at a time.
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
@@ -72,9 +80,10 @@ class _SqliteFile:
             db.execute("PRAGMA journal_mode = WAL")
             # A killed process loses nothing; a power failure may lose the last transactions, but never tears one.
             db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_SCHEMA)
+            _prepare(db)
             for _ in range(self._count):
                 self._readers.put(self._connect())
+            self._file = OpenedFile(self._path)
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"The table storage {self._path} cannot be opened: {error}") from error
         self._db = db
@@ -87,17 +96,30 @@ class _SqliteFile:
             self._readers.get().close()
         db.close()
 
-    def watermark(self, dataset: int) -> int:
-        found = self._opened().execute("SELECT watermark FROM watermarks WHERE dataset = ?", [dataset]).fetchone()
-        return 0 if found is None else int(found[0])
+    def bind(self, deployment: str) -> tuple[str, str]:
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?, ?)", [deployment, uuid4().hex])
+            owner, incarnation = db.execute("SELECT deployment, incarnation FROM identity").fetchone()
+            return owner, incarnation
+
+    def watermarks(self, datasets: Sequence[int]) -> list[int]:
+        db = self._opened()
+        try:
+            found = {dataset: watermark for dataset, watermark, _ in db.execute(_MARKS, [json.dumps(datasets)])}
+        except sqlite3.Error as error:
+            raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
+        return [found.get(dataset, 0) for dataset in datasets]
 
     def apply(self, batches: Sequence[TableBatch]) -> list[int]:
         with self._transaction() as db:
-            found, advanced = changes(batches, self.watermark)
+            found, marks, answers = changes(batches, lambda dataset: _mark(db, dataset))
             for change in found:
                 self._change(db, change)
-            db.executemany("INSERT OR REPLACE INTO watermarks VALUES (?, ?)", list(advanced.items()))
-            return [self.watermark(dataset_id(b.node)) for b in batches]
+            db.executemany(
+                "INSERT OR REPLACE INTO watermarks (dataset, watermark, fence) VALUES (?, ?, ?)",
+                [(dataset, mark.watermark, mark.fence) for dataset, mark in marks.items()],
+            )
+        return answers
 
     def delete(self, datasets: Sequence[tuple[int, TableStructure]]) -> None:
         with self._transaction() as db:
@@ -133,8 +155,10 @@ class _SqliteFile:
         return sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
 
     def _opened(self) -> sqlite3.Connection:
-        if self._db is None:
+        """The writer's connection; `StorageMissing` if the file is no longer there."""
+        if self._db is None or self._file is None:
             raise Unavailable(f"The table storage {self._path} is not open.")
+        self._file.check()
         return self._db
 
     @contextmanager
@@ -147,7 +171,7 @@ class _SqliteFile:
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
+            if _is_of_the_file(error):
                 raise Unavailable(f"The table storage {self._path} cannot be written now: {error}") from error
             raise
 
@@ -185,7 +209,32 @@ class _SqliteFile:
         db = self._readers.get()
         try:
             yield db
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise Unavailable(f"The table storage {self._path} cannot be read now: {error}") from error
         finally:
             self._readers.put(db)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make what is missing. The transaction keeps out other processes that begin at the same moment."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _SCHEMA:
+            db.execute(statement)
+        if "fence" not in {name for _, name, *_ in db.execute("PRAGMA table_info(watermarks)")}:
+            db.execute(_ADD_FENCE)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _is_of_the_file(error: BaseException) -> bool:
+    """Is the cause the file or its disk, and not what was to be written? A damaged file is a `DatabaseError` and no other."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _mark(db: sqlite3.Connection, dataset: int) -> Mark:
+    found = db.execute("SELECT watermark, fence FROM watermarks WHERE dataset = ?", [dataset]).fetchone()
+    return Mark() if found is None else Mark(*found)

@@ -1,5 +1,6 @@
 """What every engine of the catalog must keep. Subclass and provide the fixture `catalog` (open, empty but for the root) and
-`reopen` (closes it and opens it again). What is searched and listed stands in `catalog_search_contract.py`, and belongs to it.
+`reopen` (closes it and opens it again). What is searched and listed is in `catalog_search_contract.py`; identity, revision and
+losses are in `catalog_loss_contract.py`. Both belong to it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..domain.nodes import ROOT, Node, Spec
 from ..domain.search import Filter, Page, Search
 from ..domain.structures import RaggedStructure
 from .catalog_history import History
+from .catalog_loss_contract import CatalogLossContract
 from .catalog_search_contract import CatalogSearchContract, batch, created, keys, specified, updated
 from .factories import array_node, array_structure, container_node, table_node
 
@@ -35,7 +37,7 @@ __all__ = ["CatalogContract", "Reopen"]
 Reopen = Callable[[], Awaitable[Catalog]]
 
 
-class CatalogContract(CatalogSearchContract):
+class CatalogContract(CatalogLossContract, CatalogSearchContract):
     """The sentences of `catalog/port.py`, one after the other."""
 
     async def test_the_root_is_there_from_the_beginning(self, catalog: Catalog) -> None:
@@ -259,6 +261,7 @@ async def _check(catalog: Catalog, history: History) -> None:
         children = history.children(node.id)
         assert _lasting(stored.node) == _lasting(node)
         assert (stored.watermark, stored.children) == (history.watermarks[node.id], len(children))
+        assert (stored.stored, stored.lost) == (history.stored.get(node.id, 0), history.lost(node.id))
         found = await catalog.children(node.id, Search(), Page(limit=1000))
         assert [h.node.id for h in found.hits] == [c.id for c in children]
         assert await catalog.count(node.id, deep=True) == len(history.below(node.id))
@@ -269,6 +272,7 @@ async def _check(catalog: Catalog, history: History) -> None:
         expected = {number: metadata for (id, number), metadata in history.revisions.items() if id == node.id}
         assert {r.number: r.metadata for r in revisions} == expected
         assert count == len(expected)
+    assert await catalog.losses() == history.losses
     for id in history.gone:
         with pytest.raises(Gone):
             await catalog.node(id)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..catalog.port import CatalogBatch
+from ..catalog.port import CatalogBatch, Loss
 from ..domain.events import (
     ArrayWritten,
     ChildCreated,
@@ -30,13 +30,18 @@ __all__ = ["History"]
 
 
 class History:
-    """What is expected: `nodes` by id in order of creation, `watermarks`, `revisions` by (id, number), ids that are `gone`."""
+    """What is expected: `nodes` by id in order of creation, `watermarks`, `revisions` by (id, number), ids that are `gone`.
+
+    Also what the storage of nodes had (`stored`), and `losses` in the order in which they were found.
+    """
 
     def __init__(self, seed: int) -> None:
         self.nodes: dict[NodeId, Node] = {ROOT: container_node("", id=ROOT, parent=None)}
         self.watermarks: dict[NodeId, int] = {ROOT: 0}
         self.revisions: dict[tuple[NodeId, int], dict[str, Any]] = {}
         self.gone: set[NodeId] = set()
+        self.stored: dict[NodeId, int] = {}
+        self.losses: list[Loss] = []
         self._chance = random.Random(seed)
         self._time = 1000.0
         self._named = 0
@@ -54,7 +59,24 @@ class History:
         self.watermarks[node.id] = after + len(events)
         first = self._time - len(events)
         records = tuple(Record(after + n, first + n, event) for n, event in enumerate(events, start=1))
-        return CatalogBatch(node.id, after, records)
+        stored = self._chance.randint(0, after + len(events)) if self._chance.random() < 0.5 else 0
+        losses = tuple(self._loss(node.id) for _ in range(self._chance.choice((0, 0, 0, 1, 2))))
+        if node.id in self.nodes:
+            self.stored[node.id] = max(stored, self.stored.get(node.id, 0))
+            known = {(loss.node, loss.first, loss.last) for loss in self.losses}
+            for loss in losses:
+                if (loss.node, loss.first, loss.last) not in known:
+                    known.add((loss.node, loss.first, loss.last))
+                    self.losses.append(loss)
+        return CatalogBatch(node.id, after, records, stored, losses)
+
+    def lost(self, id: NodeId) -> int:
+        """Expected number of lost records."""
+        return sum(loss.last - loss.first + 1 for loss in self.losses if loss.node == id)
+
+    def _loss(self, id: NodeId) -> Loss:
+        first = self._chance.randint(1, 3)
+        return Loss(id, first, first + self._chance.randrange(2), self._time, "left the log")
 
     def children(self, parent: NodeId) -> list[Node]:
         """Expected children, in order of creation."""
@@ -121,6 +143,7 @@ class History:
                 del self.nodes[node.id]
                 self.gone.add(node.id)
             self.revisions = {key: old for key, old in self.revisions.items() if key[0] not in self.gone}
+            self.losses = [loss for loss in self.losses if loss.node not in self.gone]
         elif isinstance(event, ArrayWritten) and event.structure is not None:
             node = self.nodes[own]
             source = msgspec.structs.replace(node.data_sources[0], structure=event.structure)

@@ -15,44 +15,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pyarrow
 import pytest
 
-from ..domain.errors import Malformed, UnsupportedType
+from ..domain.errors import Malformed, StorageMissing, UnsupportedType
 from ..domain.events import RowsAppended
-from ..storage.port import TableBatch, TableStore
+from ..storage.port import Identified, TableBatch, TableStore
 from .factories import new_id, record, table_body, table_structure
-from .table_model import COLUMNS, TableModel, random_rows, two_columns
+from .table_fence_contract import TableFenceContract
+from .table_model import COLUMNS, TableModel, assert_reads, random_rows, two_columns
 
 __all__ = ["Reopen", "SqlTableStoreContract", "TableStoreContract"]
 
 Reopen = Callable[[], Awaitable[TableStore]]
 
 
-async def _assert_reads(
-    store: TableStore, model: TableModel, columns: list[str] | None = None, partition: int | None = None
-) -> None:
-    found = await store.read(model.node, model.structure, columns=columns, partition=partition)
-    wanted = model.table(columns, partition)
-    assert found.schema.equals(wanted.schema, check_metadata=True), (found.schema, wanted.schema)
-    assert _text(found) == _text(wanted)
-    found.validate(full=True)
-    if columns is None and partition is None:
-        assert await store.rows(model.node, model.structure) == wanted.num_rows
+def _identified(store: TableStore) -> Identified:
+    """Every store in an SQL database is."""
+    return cast(Identified, store)
 
 
-def _text(table: pyarrow.Table) -> list[str]:
-    """Cell by cell; the text tells -0.0 from 0.0 and calls NaN itself. Times as numbers, which Python cannot all represent."""
-    plain = [
-        c.cast(pyarrow.int64()) if pyarrow.types.is_temporal(c.type) and c.type.bit_width == 64 else c for c in table.columns
-    ]
-    return [repr(c.to_pylist()) for c in plain]
-
-
-class TableStoreContract:
+class TableStoreContract(TableFenceContract):
     """See the module."""
 
     @pytest.fixture
@@ -73,22 +59,22 @@ class TableStoreContract:
         model.append(rows[:1])
         model.append(rows[1:])
         await store.apply([model.batch()])
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
         model.append([])
         model.append(rows[::-1])
         await store.apply([model.batch(2)])
         store = await reopen()
-        await _assert_reads(store, model)
-        await _assert_reads(store, model, ["n"])
-        await _assert_reads(store, model, ["v"])
+        await assert_reads(store, model)
+        await assert_reads(store, model, ["n"])
+        await assert_reads(store, model, ["v"])
 
     async def test_all_types_in_one_table(self, store: TableStore) -> None:
         exact = {k: v for k, v in COLUMNS.items() if k not in ("null",)}
         model = TableModel(pyarrow.schema([(name, declared) for name, (declared, _) in exact.items()]))
         model.append([{name: values[n % len(values)] for name, (_, values) in exact.items()} for n in range(5)])
         await store.apply([model.batch()])
-        await _assert_reads(store, model)
-        await _assert_reads(store, model, ["uint64", "categories", "zoned"])
+        await assert_reads(store, model)
+        await assert_reads(store, model, ["uint64", "categories", "zoned"])
 
     async def test_nan_is_not_null(self, store: TableStore) -> None:
         model = TableModel(
@@ -97,7 +83,7 @@ class TableStoreContract:
         nan = float("nan")
         model.append([{"f": nan, "d": nan, "l": [nan, None]}, {"f": None, "d": None, "l": None}])
         await store.apply([model.batch()])
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
 
     async def test_categories_keep_their_order_and_those_not_seen(self, store: TableStore) -> None:
         values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([2, 0], pyarrow.int8()), ["low", "mid", "high"], ordered=True)
@@ -116,16 +102,16 @@ class TableStoreContract:
         store.allocate(model.node, model.structure, None, {})
         model.append([{name: n * 100 + i for i, name in enumerate(names)} for n in range(3)])
         await store.apply([model.batch()])
-        await _assert_reads(store, model)
-        await _assert_reads(store, model, ["?", "A", "with space"])
+        await assert_reads(store, model)
+        await assert_reads(store, model, ["?", "A", "with space"])
 
     async def test_a_table_that_was_never_written_has_no_rows(self, store: TableStore) -> None:
         model = TableModel(
             pyarrow.schema([("a", pyarrow.int8()), ("b", pyarrow.struct([("c", pyarrow.int8())]))], metadata={"k": "v"})
         )
-        await _assert_reads(store, model)
-        await _assert_reads(store, model, ["b"])
-        await _assert_reads(store, model, partition=3)
+        await assert_reads(store, model)
+        await assert_reads(store, model, ["b"])
+        await assert_reads(store, model, partition=3)
         assert await store.watermark(model.node) == 0
 
     async def test_an_unknown_column_is_refused(self, store: TableStore) -> None:
@@ -162,9 +148,9 @@ class TableStoreContract:
             assert [await store.watermark(m.node) for m in models] == applied
         await store.apply([m.batch(a) for m, a in zip(models, applied, strict=True)])
         for model in models:
-            await _assert_reads(store, model)
+            await assert_reads(store, model)
             for partition in (0, 1, 2, 7):
-                await _assert_reads(store, model, partition=partition)
+                await assert_reads(store, model, partition=partition)
 
     async def test_applied_twice_is_applied_once(self, store: TableStore) -> None:
         model = two_columns()
@@ -175,7 +161,7 @@ class TableStoreContract:
         assert await store.apply([model.batch(0, 5)]) == [5]  # what is new in it is applied
         assert await store.apply([model.batch(3, 5)]) == [5]
         assert await store.apply([model.batch(1, 2)]) == [5]  # I4
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
 
     async def test_a_batch_that_begins_too_late_does_not_count(self, store: TableStore) -> None:
         model, other = two_columns(), two_columns()
@@ -184,14 +170,51 @@ class TableStoreContract:
         other.append(random_rows(Random(3), 1))
         assert await store.apply([model.batch(1), other.batch()]) == [0, 1]
         assert await store.rows(model.node, model.structure) == 0
-        await _assert_reads(store, other)
+        await assert_reads(store, other)
+
+    async def test_asset_deleted_erases_what_was_added_before_it(self, store: TableStore, reopen: Reopen) -> None:
+        """Stored rows and those of the same batch; not what follows, nor what other nodes have."""
+        random = Random(11)
+        model, neighbour = two_columns(), two_columns()
+        for each in (model, neighbour):
+            each.append(random_rows(random, 3))
+            each.append(random_rows(random, 2), partition=2)
+        await store.apply([model.batch(), neighbour.batch()])
+        model.append(random_rows(random, 2))
+        model.clear()
+        model.append(random_rows(random, 1), partition=1)
+        assert await store.apply([model.batch(2)]) == [5]
+        await assert_reads(store, model)
+        await assert_reads(store, neighbour)
+        model.clear()
+        assert await store.apply([model.batch(5), neighbour.batch(1)]) == [6, 2]
+        store = await reopen()
+        await assert_reads(store, model)
+        assert await store.watermark(model.node) == 6  # the watermark is not part of the asset
+        assert await store.apply([model.batch(0)]) == [6]
+        model.append(random_rows(random, 2))
+        assert await store.apply([model.batch(6)]) == [7]
+        await assert_reads(store, model)
+        await assert_reads(store, neighbour)
+
+    async def test_watermarks_of_many_nodes(self, store: TableStore, reopen: Reopen) -> None:
+        models = [two_columns() for _ in range(40)]
+        for n, model in enumerate(models):
+            for _ in range(n % 4):
+                model.append(random_rows(Random(n), 1))
+        await store.apply([model.batch() for model in models])
+        asked = [new_id(), *(model.node for model in models), models[3].node]
+        expected = [0, *(n % 4 for n in range(40)), 3]
+        assert await store.watermarks(asked) == expected
+        assert await store.watermarks([]) == []
+        assert await (await reopen()).watermarks(asked) == expected
 
     async def test_two_batches_of_one_node_in_one_step(self, store: TableStore) -> None:
         model = two_columns()
         for _ in range(4):
             model.append(random_rows(Random(4), 2))
         assert await store.apply([model.batch(0, 2), model.batch(2)]) == [4, 4]
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
 
     async def test_other_events_move_the_watermark(self, store: TableStore) -> None:
         model = two_columns()
@@ -200,7 +223,7 @@ class TableStoreContract:
         model.end()
         assert await store.apply([model.batch()]) == [3]
         assert await store.apply([TableBatch(model.node, model.structure, 3, ())]) == [3]
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
 
     async def test_a_bad_record_leaves_rows_and_watermarks_as_they_were(self, store: TableStore) -> None:
         model, other = two_columns(), two_columns(names=("p", "q"))
@@ -213,9 +236,9 @@ class TableStoreContract:
         assert not isinstance(error.value, AssertionError)
         assert [await store.watermark(m.node) for m in (model, other)] == [1, 0]
         assert await store.rows(other.node, other.structure) == 0
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
         assert await store.apply([other.batch()]) == [1]
-        await _assert_reads(store, other)
+        await assert_reads(store, other)
 
     async def test_replacing_within_a_batch(self, store: TableStore) -> None:
         random = Random(7)
@@ -229,13 +252,13 @@ class TableStoreContract:
         model.append(random_rows(random, 1))
         model.replace(random_rows(random, 3), partition=1)
         await store.apply([model.batch(2)])
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
         model.replace(random_rows(random, 2), partition=None)
         model.append(random_rows(random, 1), partition=4)
         model.replace([], partition=4)
         await store.apply([model.batch(6)])
-        await _assert_reads(store, model)
-        await _assert_reads(store, neighbour)
+        await assert_reads(store, model)
+        await assert_reads(store, neighbour)
 
     async def test_many_tables_of_one_schema_in_one_step(self, store: TableStore) -> None:
         models = [two_columns() for _ in range(20)]
@@ -244,7 +267,7 @@ class TableStoreContract:
                 model.append(random_rows(Random(n), 2), partition=n % 3)
         assert await store.apply([m.batch() for m in models]) == [3] * 20
         for model in models:
-            await _assert_reads(store, model)
+            await assert_reads(store, model)
 
     async def test_delete_removes_rows_and_watermarks_and_may_be_repeated(self, store: TableStore, reopen: Reopen) -> None:
         kept, gone, alone = two_columns(), two_columns(), two_columns(names=("p", "q"))
@@ -259,10 +282,10 @@ class TableStoreContract:
             for model in (gone, alone):
                 assert (await store.read(model.node, model.structure)).num_rows == 0
                 assert await store.watermark(model.node) == 0
-            await _assert_reads(store, kept)
+            await assert_reads(store, kept)
             store = await reopen()
         assert await store.apply([alone.batch()]) == [1]
-        await _assert_reads(store, alone)
+        await assert_reads(store, alone)
 
     async def test_reads_beside_writes_see_whole_batches(self, store: TableStore) -> None:
         model = two_columns()
@@ -283,7 +306,7 @@ class TableStoreContract:
             is_done = True
         for task in looking:
             assert all(n % 6 == 0 for n in task.result())
-        await _assert_reads(store, model)
+        await assert_reads(store, model)
 
     async def test_closing_twice_is_the_same_as_once(self, store: TableStore) -> None:
         await store.close()
@@ -318,7 +341,34 @@ class TableStoreContract:
 
 
 class SqlTableStoreContract(TableStoreContract):
-    """What a store in an SQL database does beside: names that clients see, and those that SQL cannot take."""
+    """What a store in an SQL database does beside: names that clients see, those that SQL cannot take, and `Identified`."""
+
+    async def test_a_blank_database_is_adopted_and_keeps_its_incarnation(self, store: TableStore, reopen: Reopen) -> None:
+        """Whatever the catalog expects: a new database is legitimate after a disk was replaced, and the caller compares."""
+        bound = await _identified(store).bind("d1", "of another one")
+        assert bound
+        assert bound != "of another one"
+        assert await _identified(store).bind("d1", None) == bound
+        model = two_columns()
+        model.append(random_rows(Random(12), 1))
+        await store.apply([model.batch()])
+        assert await _identified(await reopen()).bind("d1", bound) == bound
+
+    async def test_a_database_of_another_deployment_is_missing_storage(self, store: TableStore, reopen: Reopen) -> None:
+        await _identified(store).bind("d1", None)
+        for _ in range(2):
+            place = _identified(store).place
+            with pytest.raises(StorageMissing, match=r"d1.*d2") as refusal:
+                await _identified(store).bind("d2", None)
+            assert place in str(refusal.value)
+            store = await reopen()
+
+    async def test_a_database_with_data_of_a_version_without_identities_is_adopted(self, store: TableStore) -> None:
+        model = two_columns()
+        model.append(random_rows(Random(13), 3))
+        await store.apply([model.batch()])
+        await _identified(store).bind("d1", None)
+        await assert_reads(store, model)
 
     async def test_columns_that_sql_cannot_take_are_refused(self, store: TableStore) -> None:
         for name in ("_x", "", "x" * 64, "é" * 32, 'a"b', "a'b", "a;b", "a\nb", "a\x00b", "a\x7fb"):

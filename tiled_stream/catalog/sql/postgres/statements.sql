@@ -27,12 +27,57 @@ FROM revisions r JOIN nodes n ON n.row = r.node WHERE n.id = $1 ORDER BY r.numbe
 -- :name count_revisions
 SELECT count(*) FROM revisions r JOIN nodes n ON n.row = r.node WHERE n.id = $1;
 
+-- :name identity
+SELECT identity FROM deployment;
+
+-- :name revision
+SELECT revision FROM deployment;
+
+-- :name storages
+SELECT name, incarnation FROM storages;
+
+-- :name remember_storage
+INSERT INTO storages (name, incarnation) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation;
+
+-- :name reached
+SELECT id, watermark, stored, lost FROM nodes WHERE id = ANY($1::text[]);
+
+-- :name losses
+SELECT n.id, l.first, l.last, l.time, l.reason FROM losses l JOIN nodes n ON n.row = l.node
+WHERE l.accepted IS NULL ORDER BY l.id LIMIT $1;
+
+-- :name insert_losses
+-- Those that are new, counted at their nodes. Returns the nodes.
+WITH found AS (
+    INSERT INTO losses (node, first, last, time, reason)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::double precision[], $5::text[])
+    ON CONFLICT (node, first, last) DO NOTHING RETURNING node, last - first + 1 AS records
+)
+UPDATE nodes SET lost = lost + f.records FROM (SELECT node, sum(records) AS records FROM found GROUP BY node) f
+WHERE nodes.row = f.node RETURNING nodes.row;
+
+-- :name accept_losses
+-- Under the lock, so that no loss is counted meanwhile. Ids are null for all nodes. Returns the records.
+WITH accepted AS (
+    UPDATE losses SET accepted = extract(epoch FROM clock_timestamp()) FROM nodes n
+    WHERE n.row = losses.node AND losses.accepted IS NULL AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
+    RETURNING losses.node, losses.last - losses.first + 1 AS records
+), forgotten AS (
+    UPDATE nodes SET lost = 0 WHERE row IN (SELECT node FROM accepted)
+)
+SELECT coalesce(sum(records), 0)::bigint FROM accepted;
+
 -- :name lock
 -- One transaction at a time changes the catalog, whichever process it is of: rows are committed in their order.
 SELECT pg_advisory_xact_lock(741631121, hashtext(current_schema()));
 
+-- :name lock_and_count
+-- The same lock, which servers of versions that count nothing take too, and the count of the transaction, in one step. Where the row
+-- was updated while this waited, PostgreSQL takes its newest version, and the lock once more.
+UPDATE deployment SET revision = revision + 1 WHERE pg_advisory_xact_lock(741631121, hashtext(current_schema())) IS NOT NULL;
+
 -- :name nodes_to_apply
-SELECT n.id, n.row, n.parent, n.depth, n.path, n.above, n.watermark, n.metadata, n.specs, n.access_tags, n.data_sources
+SELECT n.id, n.row, n.parent, n.depth, n.path, n.above, n.watermark, n.metadata, n.specs, n.access_tags, n.data_sources, n.stored
 FROM nodes n WHERE n.id = ANY($1::text[]);
 
 -- :name next_rows
@@ -79,8 +124,9 @@ UPDATE nodes SET data_sources = $1, time_updated = $2 WHERE row = $3;
 
 -- :name advance
 UPDATE nodes SET watermark = a.watermark, children = nodes.children + a.children, ended = greatest(nodes.ended, a.ended),
-    has_odd_keys = nodes.has_odd_keys OR a.has_odd_keys
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[]) a (row, watermark, children, ended, has_odd_keys)
+    has_odd_keys = nodes.has_odd_keys OR a.has_odd_keys, stored = greatest(nodes.stored, a.stored)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::bigint[])
+    a (row, watermark, children, ended, has_odd_keys, stored)
 WHERE nodes.row = a.row;
 
 -- :name subtree
@@ -97,7 +143,8 @@ DELETE FROM ancestry WHERE ancestor = ANY($1::bigint[]);
 DELETE FROM ancestry WHERE ancestor = ANY($1::bigint[]) AND node = ANY($2::bigint[]);
 
 -- :name delete_revisions
-DELETE FROM revisions WHERE node = ANY($1::bigint[]);
+-- And losses, which are as rare.
+WITH losses_too AS (DELETE FROM losses WHERE node = ANY($1::bigint[])) DELETE FROM revisions WHERE node = ANY($1::bigint[]);
 
 -- :name delete_nodes
 DELETE FROM nodes WHERE row = ANY($1::bigint[]);

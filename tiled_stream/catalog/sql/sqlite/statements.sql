@@ -27,11 +27,54 @@ FROM revisions r JOIN nodes n ON n.row = r.node WHERE n.id = ? ORDER BY r.number
 -- :name count_revisions
 SELECT count(*) FROM revisions r JOIN nodes n ON n.row = r.node WHERE n.id = ?;
 
+-- :name identity
+SELECT identity FROM deployment;
+
+-- :name revision
+SELECT revision FROM deployment;
+
+-- :name count_transaction
+UPDATE deployment SET revision = revision + 1;
+
+-- :name storages
+SELECT name, incarnation FROM storages;
+
+-- :name remember_storage
+INSERT INTO storages (name, incarnation) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation;
+
+-- :name reached
+-- Ids are a JSON list.
+SELECT id, watermark, stored, lost FROM nodes WHERE id IN (SELECT value FROM json_each(?));
+
+-- :name losses
+SELECT n.id, l.first, l.last, l.time, l.reason FROM losses l JOIN nodes n ON n.row = l.node
+WHERE l.accepted IS NULL ORDER BY l.id LIMIT ?;
+
+-- :name insert_loss
+INSERT INTO losses (node, first, last, time, reason) VALUES (?, ?, ?, ?, ?) ON CONFLICT (node, first, last) DO NOTHING;
+
+-- :name count_lost
+UPDATE nodes SET lost = lost + ? WHERE row = ?;
+
+-- :name unaccepted
+-- Rows of nodes with losses that nobody has accepted, and their records. Ids are a JSON list, or null for all nodes.
+SELECT l.node, sum(l.last - l.first + 1) FROM losses l JOIN nodes n ON n.row = l.node
+WHERE l.accepted IS NULL AND (?1 IS NULL OR n.id IN (SELECT value FROM json_each(?1))) GROUP BY l.node;
+
+-- :name accept_losses
+UPDATE losses SET accepted = (julianday('now') - 2440587.5) * 86400.0 WHERE node = ? AND accepted IS NULL;
+
+-- :name forget_lost
+UPDATE nodes SET lost = 0 WHERE row = ?;
+
+-- :name delete_losses
+DELETE FROM losses WHERE node = ?;
+
 -- :name last_row
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'nodes'), 0);
 
 -- :name node_to_apply
-SELECT row, depth, path, watermark, data_sources FROM nodes WHERE id = ?;
+SELECT row, depth, path, watermark, data_sources, stored FROM nodes WHERE id = ?;
 
 -- :name ancestors
 -- The node itself and what is above it, but for the root.
@@ -78,7 +121,8 @@ UPDATE nodes SET metadata = ?, specs = ?, access_tags = ?, words = ?, revision =
 UPDATE nodes SET data_sources = ?, time_updated = ? WHERE row = ?;
 
 -- :name advance
-UPDATE nodes SET watermark = ?, children = children + ?, ended = max(ended, ?), has_odd_keys = max(has_odd_keys, ?)
+UPDATE nodes SET watermark = ?, children = children + ?, ended = max(ended, ?), has_odd_keys = max(has_odd_keys, ?),
+    stored = max(stored, ?)
 WHERE row = ?;
 
 -- :name subtree
