@@ -1,4 +1,4 @@
-"""What every engine promises for the day when catalog, storage or log were lost or restored: fences, `reopen`, `states`, `remember`.
+"""What every engine promises if catalog, storage or log were lost or restored: fences, `reopen`, `states`, `remember`.
 
 `LogContract` runs these too; see there for the fixtures, and `backlog_contract` for the rest of the port.
 """
