@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
-import redis
 
 from tests.servers.processes import until
 from tests.servers.redis import RedisServer, redis_server
-from tiled_stream.domain.errors import Conflict, EpochChanged, InDoubt, LeaseLost, Truncated, Unavailable
+from tiled_stream.domain.errors import Conflict, InDoubt, LeaseLost, Unavailable
 from tiled_stream.log.port import Retention
 from tiled_stream.log.redis import RedisLog
 from tiled_stream.log.redis_connect import by_uri
+from tiled_stream.testing.backlog_contract import nothing_persisted
 from tiled_stream.testing.factories import draft, new_id
 
 KEEP_NOTHING = Retention(node_bytes=0, total_bytes=0, seconds=0.0)
@@ -108,11 +108,21 @@ async def test_deployments_share_a_redis_without_knowing(redis_url: str) -> None
 async def test_a_log_belongs_to_one_catalog(redis_url: str) -> None:
     prefix = uuid4().hex
     async with opened(redis_url, prefix=prefix) as log:
-        await log.bind("first")
+        await log.bind("first", nothing_persisted)
     async with opened(redis_url, prefix=prefix) as log:
-        await log.bind("first")
+        await log.bind("first", nothing_persisted)
         with pytest.raises(Unavailable, match=r"another catalog.*cache_prefix"):
-            await log.bind("second")
+            await log.bind("second", nothing_persisted)
+
+
+@pytest.mark.parametrize("text", ["0.0", "1764500000.123456", "1e-05"])
+async def test_a_log_bound_by_an_older_version_is_taken_over(server: RedisServer, text: str) -> None:
+    async with opened(server.url, prefix="p") as log:
+        with server.client() as client:
+            client.set("{p}:catalog", text)
+        await log.bind("first", nothing_persisted)
+        with pytest.raises(Unavailable, match="another catalog"):
+            await log.bind("second", nothing_persisted)
 
 
 async def test_a_temporary_log_leaves_nothing(server: RedisServer) -> None:
@@ -150,43 +160,6 @@ async def test_connections_do_not_grow_with_readers(server: RedisServer) -> None
 # --------------------------------------------------- a server that forgets
 
 
-async def test_sequences_go_on_after_redis_was_emptied(server: RedisServer) -> None:
-    node = new_id()
-    async with opened(server.url) as log, opened(server.url) as other:
-        for n in range(1, 6):
-            await log.append(node, draft(n))
-        old = log.epoch
-        with server.client() as client:
-            client.flushall()
-        with pytest.raises(EpochChanged):
-            await other.read(node, 5, epoch=old)
-        position = await log.append(node, draft(6), floor=3)  # the catalog knew of three; this process of five
-        assert position.sequence == 6
-        assert position.epoch != old
-        with pytest.raises(EpochChanged) as told:
-            await log.read(node, 5, epoch=old)
-        assert told.value.now == position.epoch
-        assert [r.sequence for r in await other.read(node, 5, epoch=position.epoch)] == [6]
-        with pytest.raises(Truncated) as truncated:
-            await other.read(node, 3)
-        assert truncated.value.first == 6
-        assert await other.dirty() == [(node, 6)]
-
-
-async def test_who_expects_what_the_catalog_knows_wins_after_redis_was_emptied(server: RedisServer) -> None:
-    """A creation is decided by the catalog then, which knows less than what this process saw; its number is a new one still."""
-    node = new_id()
-    async with opened(server.url) as log:
-        for n in range(1, 6):
-            await log.append(node, draft(n))
-        with server.client() as client:
-            client.flushall()
-        with pytest.raises(Conflict) as lost:
-            await log.append(node, draft(6), expected=2, floor=3)
-        assert lost.value.head == 3
-        assert (await log.append(node, draft(6), expected=3, floor=3)).sequence == 6
-
-
 async def test_a_process_that_knows_nothing_goes_on_after_the_floor(server: RedisServer) -> None:
     node = new_id()
     async with opened(server.url) as log:
@@ -198,53 +171,6 @@ async def test_a_process_that_knows_nothing_goes_on_after_the_floor(server: Redi
         assert (await fresh.append(node, draft(1), floor=5)).sequence == 6
 
 
-async def test_who_follows_hears_of_another_life(server: RedisServer) -> None:
-    node = new_id()
-    async with opened(server.url) as log, asyncio.timeout(10):
-        await log.append(node, draft(1))
-        epoch = log.epoch
-        waiting = asyncio.create_task(log.wait(node, 1))
-        await asyncio.sleep(0.05)
-        with server.client() as client:
-            client.flushall()
-        await log.append(node, draft(2))
-        await waiting
-        with pytest.raises(EpochChanged):
-            await log.read(node, 1, epoch=epoch)
-
-
-async def test_a_failover_that_lost_records_begins_another_life(server: RedisServer) -> None:
-    """A replica that had not received the last two records is what a client finds."""
-    node = new_id()
-    async with opened(server.url, prefix="p") as writer, opened(server.url, prefix="p") as reader:
-        for n in range(1, 6):
-            await writer.append(node, draft(n))
-            await reader.read(node, n - 1)
-        epoch = writer.epoch
-        with server.client() as client:
-            forget_all_but(client, "{p}:", node, 3)
-        with pytest.raises(EpochChanged):
-            await reader.read(node, 5, epoch=epoch)
-        assert reader.epoch != epoch
-        # The writer hears of it with its next append; either way no sequence is given twice in one epoch.
-        position = await writer.append(node, draft(6))
-        assert position.epoch == reader.epoch
-
-
-async def test_an_append_notices_a_failover_by_itself(server: RedisServer) -> None:
-    node = new_id()
-    async with opened(server.url, prefix="p") as writer:
-        for n in range(1, 6):
-            await writer.append(node, draft(n))
-        epoch = writer.epoch
-        with server.client() as client:
-            forget_all_but(client, "{p}:", node, 3)
-        with pytest.raises(Unavailable, match="lost its latest records"):
-            await writer.append(node, draft(6))
-        assert writer.epoch != epoch
-        assert (await writer.append(node, draft(6))).sequence == 4
-
-
 async def test_scripts_that_the_server_forgot_are_given_again(server: RedisServer) -> None:
     node = new_id()
     async with opened(server.url) as log:
@@ -254,15 +180,6 @@ async def test_scripts_that_the_server_forgot_are_given_again(server: RedisServe
         assert (await log.append(node, draft(2))).sequence == 2
         (lease,) = await log.claim("w", ttl=10)
         assert await log.settle(lease, 2)
-
-
-def forget_all_but(client: redis.Redis, base: str, node: str, last: int) -> None:
-    """As a replica that had received no more than that."""
-    entries = client.xrange(f"{base}r:{node}", max=f"{last}-0")
-    client.delete(f"{base}r:{node}")
-    for id, fields in entries:
-        client.xadd(f"{base}r:{node}", fields, id=id)
-    client.set(f"{base}h:{node}", last)
 
 
 # ----------------------------------------------------- a server that stops

@@ -18,7 +18,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
 from ..domain.errors import Conflict, Gone, Unavailable
@@ -30,14 +29,12 @@ from .local_commit import Append, Commits
 from .local_file import LogFile, RecordRow, Synchronous
 from .memory import MemoryLog
 from .node_log import RECORD_OVERHEAD, NodeLog, placed
-from .port import UNGUARDED, Lease
+from .port import UNGUARDED, Lease, Persisted
 
 __all__ = ["LocalLog"]
 
 logger = logging.getLogger(__name__)
 
-#: Fences grow from one life of the file to the next, so that a lease of an earlier life never fits.
-_FENCES_A_LIFE = 1 << 32
 #: So many records are read from the file in one go, before a commit gets its turn (from a cold disk cache: some milliseconds).
 _READ_RECORDS = 128
 
@@ -81,6 +78,8 @@ class LocalLog(MemoryLog):
         self._resident_bytes = 0
         self._node_bytes = node_bytes
         self._total_bytes = total_bytes
+        # The deployment that the file belongs to; empty for none yet.
+        self._catalog = ""
 
     async def open(self) -> None:
         """Take the file and restore epoch, heads, watermarks and backlog. `Unavailable` if another process has it."""
@@ -92,7 +91,9 @@ class LocalLog(MemoryLog):
             self._thread.shutdown(wait=False)
             raise
         self._epoch = opened.epoch
-        self._fences = count(opened.life * _FENCES_A_LIFE)
+        self._fence = opened.fence
+        self._revision = opened.revision
+        self._catalog = opened.catalog
         self._nodes.update(opened.nodes)
         self._gone |= opened.gone
         unsettled: list[tuple[float, NodeId]] = []
@@ -117,6 +118,18 @@ class LocalLog(MemoryLog):
             logger.warning("The log file %s could not be closed in order; nothing is lost: %s", self._path, error)
         finally:
             self._thread.shutdown(wait=True)
+
+    async def bind(self, catalog: str, persisted: Persisted) -> None:
+        """See `LogEngine`. A file without a deployment, new or of an older version, belongs to the first one that binds it."""
+        self._check_open()
+        if self._catalog and self._catalog != catalog:
+            raise Unavailable(
+                f"The log file {self._path} belongs to deployment {self._catalog}, and this catalog to {catalog}. Restore the "
+                "catalog and its log from the same backup; or, if that deployment is gone for good, move the file away."
+            )
+        if not self._catalog:
+            self._catalog = catalog
+            self._commits.note("catalog", catalog)
 
     # ---------------------------------------------------------------- Log
 
@@ -186,6 +199,21 @@ class LocalLog(MemoryLog):
         is_clean = await super().settle(lease, watermark)
         self._commits.touch(lease.node)
         return is_clean
+
+    async def reopen(self, node: NodeId, watermark: int) -> int:
+        first = await super().reopen(node, watermark)
+        self._commits.touch(node)
+        return first
+
+    async def remember(self, revision: int) -> None:
+        before = self._revision
+        await super().remember(revision)
+        if self._revision != before:
+            self._commits.note("revision", str(self._revision))
+
+    async def raise_fences(self, above: int) -> None:
+        await super().raise_fences(above)
+        self._commits.note("fence", str(self._fence))
 
     async def _from_file(self, node: NodeId, first: int, last: int) -> list[Record]:
         """The records `first` … `last`; fewer if some of them left while this was on its way."""

@@ -43,14 +43,15 @@ class Append(msgspec.Struct, eq=False):
 
 
 class _Riders(msgspec.Struct):
-    """What can be had again and therefore waits for company: nodes whose row changed, records that left, nodes that went."""
+    """Writes that can be repeated and are therefore coalesced: rows of nodes, trimmed records, dropped nodes, facts."""
 
     touched: set[NodeId] = set()
     cut: dict[NodeId, int] = {}
     dropped: set[NodeId] = set()
+    facts: dict[str, str] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.touched or self.cut or self.dropped)
+        return bool(self.touched or self.cut or self.dropped or self.facts)
 
 
 class Commits:
@@ -114,6 +115,11 @@ class Commits:
     def cut(self, node: NodeId, below: int) -> None:
         """The records of this node below that sequence can leave the file, some time."""
         self._riders.cut[node] = below
+        self._begin_later()
+
+    def note(self, name: str, value: str) -> None:
+        """Write this fact about the whole file, some time."""
+        self._riders.facts[name] = value
         self._begin_later()
 
     def drop(self, nodes: Iterable[NodeId]) -> None:
@@ -184,7 +190,7 @@ class Commits:
                 settled = nodes[node][2]
             rows += append.rows
             nodes[node] = (node, append.records[-1].sequence, settled)
-        return Batch(rows, list(nodes.values()), cut, list(riders.dropped))
+        return Batch(rows, list(nodes.values()), cut, list(riders.dropped), riders.facts)
 
     def _ended(self, appends: list[Append], riders: _Riders, done: Future[None]) -> None:
         error = done.exception()
@@ -218,6 +224,7 @@ class Commits:
         self._riders.touched |= newer.touched - newer.dropped
         self._riders.cut |= newer.cut
         self._riders.dropped |= newer.dropped
+        self._riders.facts |= newer.facts
 
     def _withdraw(self, append: Append, reason: Exception) -> None:
         self._reserved.pop(append.node, None)

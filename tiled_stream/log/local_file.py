@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from time import time_ns
 from typing import Literal
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ _VERSION = 1
 #: Pages of 4 KiB in the write-ahead log before it is copied into the database, and what it may keep of the disk afterwards.
 _CHECKPOINT_PAGES = 4000
 _WAL_BYTES = 64 << 20
+#: So many fences one process may give, at most.
+_FENCES_A_LIFE = 1 << 32
 #: How long to wait for the process before us to let go of the file, seconds.
 _LOCK_SECONDS = 2.0
 
@@ -58,13 +61,20 @@ class Batch(msgspec.Struct):
     nodes: list[NodeRow] = []
     cut: dict[NodeId, int] = {}
     gone: list[NodeId] = []
+    facts: dict[str, str] = {}
 
 
 class Opened(msgspec.Struct):
-    """What the file says. `life` is 1 at the first opening and one more at each. The records themselves stay in the file."""
+    """What the file says. The records themselves stay in the file.
+
+    `fence`: all fences that earlier processes gave are below it. `catalog`: the deployment it belongs to, empty for none yet.
+    `revision`: that of the catalog, as remembered.
+    """
 
     epoch: str
-    life: int
+    fence: int
+    catalog: str
+    revision: int
     nodes: dict[NodeId, NodeLog]
     gone: set[NodeId]
 
@@ -104,6 +114,8 @@ class LogFile:
             if batch.records:
                 connection.executemany(_INSERT, batch.records)
             connection.executemany(_STAND, batch.nodes)
+            if batch.facts:
+                connection.executemany(_FACT, list(batch.facts.items()))
 
     def read(self, node: NodeId, first: int, last: int) -> list[Record]:
         """Those of the records `first` … `last` that are there, in order."""
@@ -158,10 +170,12 @@ class LogFile:
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         self._make(connection)
         with self._transaction():
-            epoch, life = self._begin_life(connection)
+            facts = self._begin_life(connection)
         return Opened(
-            epoch=epoch,
-            life=life,
+            epoch=facts["epoch"],
+            fence=int(facts["fence"]),
+            catalog=facts.get("catalog", ""),
+            revision=int(facts.get("revision", "0")),
             nodes=_nodes(connection),
             gone={node for (node,) in connection.execute("SELECT node FROM gone")},
         )
@@ -179,15 +193,18 @@ class LogFile:
         tables = (files(__package__) / "sql" / "local.sql").read_text()
         connection.executescript(f"BEGIN IMMEDIATE; {tables}; PRAGMA user_version = {_VERSION}; COMMIT;")
 
-    def _begin_life(self, connection: sqlite3.Connection) -> tuple[str, int]:
-        facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
+    def _begin_life(self, connection: sqlite3.Connection) -> dict[str, str]:
+        facts: dict[str, str] = dict(connection.execute("SELECT name, value FROM facts").fetchall())
         boot = _boot()
         is_whole = facts.get("clean") == "1" or facts.get("synchronous") == "full" or (boot != "" and facts.get("boot") == boot)
         epoch = facts["epoch"] if "epoch" in facts and is_whole else uuid4().hex
         life = int(facts.get("life", "0")) + 1
-        now = {"epoch": epoch, "life": str(life), "boot": boot, "clean": "0", "synchronous": self._synchronous}
+        # The clock may have been set back since; stores have seen what was given before.
+        fence = max(time_ns() // 1000, int(facts.get("fence", "0")) + _FENCES_A_LIFE)
+        now = {"epoch": epoch, "life": str(life), "boot": boot, "fence": str(fence)}
+        now |= {"clean": "0", "synchronous": self._synchronous}
         connection.executemany(_FACT, list(now.items()))
-        return epoch, life
+        return facts | now
 
 
 def _nodes(connection: sqlite3.Connection) -> dict[NodeId, NodeLog]:

@@ -117,7 +117,7 @@ class Retained:
 class NodeLog:
     """The log of one node."""
 
-    __slots__ = ("fence", "free_at", "head", "retained", "settled")
+    __slots__ = ("fence", "free_at", "given", "head", "retained", "settled", "worker")
 
     def __init__(self, head: int = 0, settled: int = 0) -> None:
         #: The last sequence ever given; it stays when all records have left (I1).
@@ -128,6 +128,9 @@ class NodeLog:
         self.retained: Retained | None = None
         #: The fence of the lease in force, 0 if nobody holds one.
         self.fence = 0
+        #: The worker that leased the node last, and its fence: it gets the same one again.
+        self.worker = ""
+        self.given = 0
         #: Until when (monotonic seconds) it cannot be claimed: the end of the lease, or the delay after one was given back.
         self.free_at = 0.0
 
@@ -146,7 +149,7 @@ class NodeLog:
         """The records up to `floor` are persisted, and not here (I1). Whoever holds a lease of what was here has lost it."""
         self.retained = None
         self.head = self.settled = floor
-        self.fence, self.free_at = 0, 0.0
+        self.fence, self.free_at, self.worker = 0, 0.0, ""
 
     def push(self, records: Sequence[Record]) -> None:
         """Put records at the end."""

@@ -20,7 +20,8 @@ from redis.exceptions import TimeoutError as TookTooLong
 from ..domain.errors import InDoubt, Unavailable
 from ..domain.nodes import NodeId
 from .redis_connection import Command, Connection
-from .redis_link import Script, unavailable
+from .redis_life import RedisLife
+from .redis_link import LifeLost, Script, unavailable
 
 __all__ = ["SMALL", "Append", "Appended", "Appends", "Encoded"]
 
@@ -34,6 +35,8 @@ _BATCH_BYTES = 1 << 20
 #: Bytes that may wait to be sent; beyond, writers are told to come again.
 _PENDING_BYTES = 256 << 20
 _PAUSE = 0.02
+#: Times that an append is sent again after it found that Redis had lost records.
+_RETRIES = 3
 #: Answers that say "not now": the same batch can be sent again.
 _NOT_NOW = (ReadOnlyError, TryAgainError, ClusterDownError)
 
@@ -77,12 +80,13 @@ class Appended(msgspec.Struct, frozen=True):
 class _Waiting(msgspec.Struct, eq=False):
     append: Append
     answer: asyncio.Future[Appended]
+    retries: int = 0
 
 
 class Appends:
     """`synced`: an append is acknowledged when it is on the server's disk (`WAITAOF`).
 
-    `remember`: seconds that heads of clean nodes are kept.
+    `done` is called with each append that is in the log, before its caller hears of it.
     """
 
     def __init__(
@@ -90,18 +94,20 @@ class Appends:
         connection: Connection,
         base: str,
         *,
-        remember: int,
+        life: RedisLife,
+        done: Callable[[Append, Appended], None],
         patience: float,
         synced: bool,
-        new_epoch: Callable[[], str],
     ) -> None:
         self._connection = connection
         self._base = base
         self._script = Script("append", adds=True)
-        self._remember = remember
+        self._life = life
+        self._done_with = done
+        #: Held while a batch is on its way, until what it has appended is kept: `Healing` takes it to know that nothing is.
+        self.gate = asyncio.Lock()
         self._patience = patience
         self._synced = synced
-        self._new_epoch = new_epoch
         self._writer = uuid4().hex
         self._batches = 0
         self._waiting: list[_Waiting] = []
@@ -139,9 +145,32 @@ class Appends:
                     if not waiting.answer.done():
                         waiting.answer.set_exception(type(error)(str(error), retry_after=error.retry_after))
                 continue
+            lost: list[_Waiting] = []
             for waiting, answer in zip(batch, answers, strict=True):
-                if not waiting.answer.done():
+                if waiting.answer.done():
+                    continue
+                if answer.outcome == "lost" and waiting.retries < _RETRIES:
+                    lost.append(waiting)
+                else:
                     waiting.answer.set_result(answer)
+            if lost:
+                await self._again(lost)
+
+    async def _again(self, lost: Sequence[_Waiting]) -> None:
+        """These found that Redis lost records: have it healed, and send them first."""
+        evidence = lost[0].append
+        try:
+            deadline = asyncio.get_running_loop().time() + self._patience
+            await self._life.heal(deadline, evidence.node, evidence.known)
+        except Unavailable as error:
+            for waiting in lost:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(type(error)(str(error), retry_after=error.retry_after))
+            return
+        for waiting in lost:
+            waiting.retries += 1
+            self._pending += waiting.append.size
+        self._waiting[:0] = lost
 
     def _take(self) -> list[_Waiting]:
         """The next batch, without those whose callers went away."""
@@ -165,8 +194,18 @@ class Appends:
         loop = asyncio.get_running_loop()
         deadline, pause, in_doubt = loop.time() + self._patience, _PAUSE, False
         while True:
+            generation = self._life.generation
             try:
-                return await self._once(arguments)
+                return await self._once(batch, arguments)
+            except LifeLost:  # nothing was done
+                try:
+                    await self._life.heal(deadline)
+                except Unavailable as error:
+                    raise (_doubt(error) if in_doubt else error) from error
+                if self._life.generation != generation:
+                    continue
+                self._connection.doubt()  # the log is whole, and this connection reached something else
+                failure = unavailable(Disconnected("another server answers"))
             except (Disconnected, TookTooLong, OSError) as error:
                 self.errors += 1
                 in_doubt = in_doubt or self._connection.was_sent
@@ -181,16 +220,25 @@ class Appends:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
-    async def _once(self, arguments: Sequence[object]) -> list[Appended]:
-        command: Command = ("EVALSHA", self._script.sha, 1, self._base, *arguments)
-        answer = (await self._exchanged(command))[0]
-        if isinstance(answer, NoScriptError):
-            command = ("EVAL", self._script.text, 1, self._base, *arguments)
-            answer = (await self._exchanged(command))[0]
-        if isinstance(answer, ResponseError):
-            raise answer
-        epoch, *outcomes = [part.decode() for part in answer]
-        return [Appended(epoch, outcomes[n], int(outcomes[n + 1])) for n in range(0, len(outcomes), 2)]
+    async def _once(self, batch: Sequence[_Waiting], arguments: Sequence[object]) -> list[Appended]:
+        life = self._life.of
+
+        def call(name: str, which: str | bytes) -> Command:
+            return lambda instance: (name, which, 1, self._base, life(instance), *arguments)
+
+        async with self.gate:
+            answer = (await self._exchanged(call("EVALSHA", self._script.sha)))[0]
+            if isinstance(answer, NoScriptError):
+                answer = (await self._exchanged(call("EVAL", self._script.text)))[0]
+            if isinstance(answer, ResponseError):
+                failure = unavailable(answer)
+                raise failure if isinstance(failure, LifeLost) else answer
+            epoch, *outcomes = [part.decode() for part in answer]
+            answers = [Appended(epoch, outcomes[n], int(outcomes[n + 1])) for n in range(0, len(outcomes), 2)]
+            for waiting, appended in zip(batch, answers, strict=True):
+                if appended.outcome == "ok":
+                    self._done_with(waiting.append, appended)
+            return answers
 
     async def _exchanged(self, command: Command) -> list[Any]:
         if not self._synced:
@@ -205,7 +253,7 @@ class Appends:
         return answers
 
     def _arguments(self, batch: Sequence[_Waiting]) -> list[object]:
-        arguments: list[object] = [self._new_epoch(), self._writer, self._batches, self._remember, len(batch)]
+        arguments: list[object] = [self._writer, self._batches, len(batch)]
         for waiting in batch:
             append = waiting.append
             expected = "" if append.expected is None else append.expected

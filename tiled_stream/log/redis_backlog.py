@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from ..domain.errors import LeaseLost, Unavailable
+from ..domain.errors import Gone, LeaseLost, Unavailable
 from ..domain.nodes import NodeId
-from .port import Lag, Lease, Retention
+from .port import Lag, Lease, NodeState, Retention
 from .redis_hints import Hints, Watch
-from .redis_link import Link, Script
+from .redis_life import AliveLink
+from .redis_link import Script
 
 __all__ = ["REMEMBER", "RedisBacklog", "closed"]
 
@@ -26,27 +28,38 @@ __all__ = ["REMEMBER", "RedisBacklog", "closed"]
 REMEMBER = 30 * 24 * 3600
 #: Records that one script lets go of at most: it holds up the server for everybody.
 _TRIM = 1000
+#: Nodes on a page of `states`, about.
+_PAGE = 500
 #: Seconds between looks for something to persist, hints or no hints.
 _LOOK = 1.0
 
 
 class RedisBacklog:
     """See `Backlog`. `heads` tells heads of nodes, None for one that was dropped; `unclaimed` is told of bodies that nothing
-    names any more, as nodes and tokens."""
+    names any more, as nodes and tokens; `claimed` is called with each lease, `settled` with each node and its watermark.
+    `lost` is called with a node and a head that it had: this log has less.
+    """
 
     def __init__(
         self,
-        questions: Link,
+        questions: AliveLink,
         base: str,
         *,
         heads: Callable[[Sequence[NodeId]], Awaitable[list[int | None]]],
         unclaimed: Callable[[Sequence[tuple[NodeId, str]]], Awaitable[None]],
+        claimed: Callable[[Lease], None],
+        settled: Callable[[NodeId, int], None],
+        lost: Callable[[NodeId, int], Awaitable[None]],
     ) -> None:
         self._questions = questions
         self._base = base
         self._heads_of = heads
         self._unclaimed = unclaimed
-        self._scripts = {name: Script(name) for name in ("claim", "renew", "settle", "release", "want", "trim")}
+        self._claimed = claimed
+        self._settled_at = settled
+        self._lost = lost
+        names = ("claim", "renew", "settle", "release", "want", "trim", "reopen", "raise", "remember")
+        self._scripts = {name: Script(name) for name in names}
         # How many here wait for a node to be persisted, and tasks that nobody waits for.
         self._wanting: Counter[NodeId] = Counter()
         self._background: set[asyncio.Task[None]] = set()
@@ -70,9 +83,12 @@ class RedisBacklog:
             self._hurry.set()
 
     async def claim(self, worker: str, *, ttl: float, limit: int = 1) -> list[Lease]:
-        flat = await self._run("claim", _ms(ttl), limit, is_repeatable=False)
+        flat = await self._run("claim", worker, _ms(ttl), limit, is_repeatable=False)
         rows = zip(*[iter(part.decode() for part in flat)] * 4, strict=True)
-        return [Lease(node, worker, int(fence), int(head), int(after)) for node, fence, head, after in rows]
+        leases = [Lease(node, worker, int(fence), int(head), int(after)) for node, fence, head, after in rows]
+        for lease in leases:
+            self._claimed(lease)
+        return leases
 
     async def renew(self, lease: Lease, *, ttl: float) -> None:
         if not await self._run("renew", lease.node, lease.fence, _ms(ttl)):
@@ -83,7 +99,12 @@ class RedisBacklog:
         if outcome == b"lost":
             raise _lost(lease)
         if outcome == b"wrong":
-            raise ValueError(f"watermark {watermark} is not between the settled {int(settled)} and the head {int(head)}")  # I4
+            if not lease.after <= watermark <= max(lease.head, int(head)):
+                raise ValueError(f"watermark {watermark} is not between {int(settled)} (settled) and {int(head)} (head)")  # I4
+            if watermark > int(head):
+                await self._lost(lease.node, lease.head)
+            raise _lost(lease)  # right for what was leased, and the log has changed since: it was restored
+        self._settled_at(lease.node, watermark)
         return bool(outcome == b"clean")
 
     async def release(self, lease: Lease, *, delay: float = 0.0) -> None:
@@ -102,6 +123,38 @@ class RedisBacklog:
             if not self._wanting[node]:
                 del self._wanting[node]
                 self._give_up(node)
+
+    async def raise_fences(self, above: int) -> None:
+        await self._run("raise", above)
+
+    async def reopen(self, node: NodeId, watermark: int) -> int:
+        first = int(await self._run("reopen", node, watermark))
+        if first < 0:
+            raise Gone(f"The node {node} was deleted.")
+        return first
+
+    async def states(self, *, retained: bool = True) -> AsyncIterator[list[NodeState]]:
+        cursor = b"0"
+        prefix = f"{self._base}h:"
+        while True:
+            if retained:
+                cursor, found = await self._questions.ask("ZSCAN", f"{self._base}retained", cursor, "COUNT", _PAGE)
+                nodes = [node.decode() for node in found[::2]]
+            else:
+                match = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+                cursor, found = await self._questions.ask("SCAN", cursor, "MATCH", match, "COUNT", _PAGE)
+                nodes = [key.decode().removeprefix(prefix) for key in found]
+            page = await self._states(list(dict.fromkeys(nodes)))
+            if page:
+                yield page
+            if cursor == b"0":
+                return
+
+    async def remembered(self) -> int:
+        return int(await self._questions.ask("GET", f"{self._base}revision") or 0)
+
+    async def remember(self, revision: int) -> None:
+        await self._run("remember", revision)
 
     async def wait_dirty(self, *, linger: float = 0.0) -> None:
         is_wanted = False
@@ -143,6 +196,21 @@ class RedisBacklog:
         return left
 
     # --------------------------------------------------------------- inside
+
+    async def _states(self, nodes: Sequence[NodeId]) -> list[NodeState]:
+        if not nodes:
+            return []
+        heads, *rows = await self._questions.ask_all(
+            [
+                ("MGET", *(f"{self._base}h:{node}" for node in nodes)),
+                *(("HMGET", f"{self._base}n:{node}", "s", "a") for node in nodes),
+            ]
+        )
+        return [
+            NodeState(node, int(settled or 0), int(first or 1), int(head))
+            for node, head, (settled, first) in zip(nodes, heads, rows, strict=True)
+            if head is not None and head != b"-"
+        ]
 
     async def _settled(self, node: NodeId, sequence: int, watch: Watch) -> None:
         """Ask for the node to be persisted, and again now and then, until it is."""

@@ -15,7 +15,7 @@ from ..domain.nodes import NodeId
 from .claims import Claims
 from .codec import encode_event
 from .redis_appends import Encoded
-from .redis_link import Link
+from .redis_life import AliveLink
 
 __all__ = ["RedisClaims"]
 
@@ -28,7 +28,7 @@ _PAGE = 1000
 class RedisClaims:
     """`claims`: None if this process has no place for files; then all bodies travel through Redis."""
 
-    def __init__(self, claims: Claims | None, questions: Link, base: str) -> None:
+    def __init__(self, claims: Claims | None, questions: AliveLink, base: str) -> None:
         self._claims = claims
         self._questions = questions
         self._base = base

@@ -34,7 +34,7 @@ _GONE = float("inf")
 
 
 class Watch:
-    """What is told of one node. `head`, `settled`: the highest told since the subscription; infinite for a node that is gone."""
+    """Hints of one node since the subscription: the highest `head`, the latest `settled`; infinite for a dropped node."""
 
     __slots__ = ("confirmed", "head", "is_based", "settled", "since", "users", "waiters")
 
@@ -52,7 +52,8 @@ class Watch:
     def told(self, *, head: float | None = None, settled: float | None = None) -> None:
         """Take what was heard, and wake whoever waits."""
         self.head = max(self.head, -1.0 if head is None else head)
-        self.settled = max(self.settled, -1.0 if settled is None else settled)
+        if settled is not None:
+            self.settled = settled  # the latest: a watermark may go back (`reopen`)
         self.wake()
 
     def wake(self) -> None:
@@ -75,7 +76,7 @@ class Watch:
 class Hints:
     """`heads` tells the heads of nodes, None for one that is gone; `rung` is called when there may be something to persist.
 
-    (True: somebody waits for it.)
+    (True: somebody waits for it.) `alarmed` is called when another server has found that the log must be healed.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class Hints:
         *,
         heads: Callable[[Sequence[NodeId]], Awaitable[list[int | None]]],
         rung: Callable[[bool], None],
+        alarmed: Callable[[], None],
     ) -> None:
         self._client = client
         self._prefix = f"{base}c:".encode()
         self._dirty = f"{base}dirty".encode()
         self._heads = heads
         self._rung = rung
+        self._alarmed = alarmed
         self._watches: dict[NodeId, Watch] = {}
         self._pubsub: Any = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -166,6 +169,7 @@ class Hints:
             for watch in self._watches.values():  # something may have been missed
                 watch.confirmed.clear()
                 watch.is_based = False
+                watch.settled = -1.0
                 watch.wake()
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
@@ -184,6 +188,8 @@ class Hints:
             is_tried = False
             kind, channel = message["type"], message["channel"]
             if kind == "message" and channel == self._dirty:
+                if message["data"] == b"x":
+                    self._alarmed()
                 self._rung(message["data"] == b"w")
             elif kind in ("message", "subscribe") and channel is not None and channel.startswith(self._prefix):
                 self._take(kind, channel[len(self._prefix) :].decode(), message["data"])

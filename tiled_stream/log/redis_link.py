@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -21,12 +21,19 @@ from redis.exceptions import TimeoutError as TookTooLong
 from ..domain.errors import Unavailable
 from .redis_connection import Command, Connection
 
-__all__ = ["Link", "Script", "unavailable"]
+__all__ = ["Life", "LifeLost", "Link", "Script", "unavailable"]
+
+#: The life of the log that the caller takes part in, for the run id of a Redis server; what the key `life` must hold.
+Life = Callable[[str], str]
 
 #: Questions that travel together, at most.
 _TOGETHER = 256
 #: First pause before what failed is asked again, in seconds; it doubles.
 _PAUSE = 0.02
+
+
+class LifeLost(Unavailable):
+    """This Redis does not hold the log of this process; it was emptied, restarted or replaced. Nothing was done."""
 
 
 class Script:
@@ -48,6 +55,7 @@ class _Question(msgspec.Struct, eq=False):
     answer: asyncio.Future[list[Any]]
     is_repeatable: bool
     deadline: float
+    instance: str = ""
 
 
 class Link:
@@ -70,6 +78,9 @@ class Link:
 
         `Unavailable` if Redis cannot be reached or refuses; if not `is_repeatable`, it may have been done all the same.
         """
+        return (await self._asked(commands, is_repeatable=is_repeatable)).answer.result()
+
+    async def _asked(self, commands: Sequence[Command], *, is_repeatable: bool) -> _Question:
         if self._is_closed:
             raise _closed()
         loop = asyncio.get_running_loop()
@@ -77,18 +88,36 @@ class Link:
         self._waiting.append(question)
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._run(), name="redis link")
-        answers = await question.answer
-        for answer in answers:
+        for answer in await question.answer:
             if isinstance(answer, ResponseError):
                 raise answer if isinstance(answer, NoScriptError) else unavailable(answer)
+        return question
+
+    async def ask_alive(self, commands: Sequence[Command], key: str, life: Life, *, is_repeatable: bool = True) -> list[Any]:
+        """As `ask_all`; `LifeLost` if the key `key` does not hold this life, as of the time of the answers."""
+        question = await self._asked([*commands, ("GET", key)], is_repeatable=is_repeatable)
+        *answers, now = question.answer.result()
+        if now is None or isinstance(now, ResponseError) or now.decode() != life(question.instance):
+            raise _life_lost()
         return answers
 
-    async def run(self, script: Script, base: str, *arguments: Any, is_repeatable: bool = True) -> Any:
-        """What the script returns. A server that does not know it is given its text."""
+    async def run(self, script: Script, base: str, *arguments: Any, life: Life | None = None, is_repeatable: bool = True) -> Any:
+        """What the script returns. A server that does not know it is given its text.
+
+        Its first argument is `life`, if given, else the run id of the server.
+        """
+
+        def call(name: str, which: str | bytes) -> Callable[[str], tuple[Any, ...]]:
+            return lambda instance: (name, which, 1, base, instance if life is None else life(instance), *arguments)
+
         try:
-            return await self.ask("EVALSHA", script.sha, 1, base, *arguments, is_repeatable=is_repeatable)
+            return (await self.ask_all([call("EVALSHA", script.sha)], is_repeatable=is_repeatable))[0]
         except NoScriptError:
-            return await self.ask("EVAL", script.text, 1, base, *arguments, is_repeatable=is_repeatable)
+            return (await self.ask_all([call("EVAL", script.text)], is_repeatable=is_repeatable))[0]
+
+    def doubt(self) -> None:
+        """Connect anew before the next question."""
+        self._connection.doubt()
 
     async def close(self) -> None:
         """Let go of the connection; what is still asked is told so."""
@@ -125,6 +154,7 @@ class Link:
         at = 0
         for question in asked:
             upto = at + len(question.commands)
+            question.instance = self._connection.instance
             if not question.answer.done():
                 question.answer.set_result(answers[at:upto])
             at = upto
@@ -142,7 +172,9 @@ class Link:
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """What is told to a client when Redis cannot be reached, is loading, full, read-only …"""
+    """The answer to a client if Redis cannot be reached, is loading, full, read-only …"""
+    if isinstance(error, ResponseError) and str(error).startswith("HEAL"):
+        return _life_lost()
     if isinstance(error, TookTooLong | TimeoutError):
         return Unavailable("Redis, which holds the log, does not answer; try again.", retry_after=1.0)
     if isinstance(error, Disconnected | OSError):
@@ -150,6 +182,10 @@ def unavailable(error: Exception) -> Unavailable:
     if isinstance(error, OutOfMemoryError):
         return Unavailable("Redis, which holds the log, is full (maxmemory); what it holds is safe. Try again.", retry_after=5.0)
     return Unavailable(f"Redis, which holds the log, refuses: {error}", retry_after=1.0)
+
+
+def _life_lost() -> LifeLost:
+    return LifeLost("Redis, which holds the log, was restarted or lost records; the log is being restored. Try again.")
 
 
 def _fail(question: _Question, error: Exception) -> None:

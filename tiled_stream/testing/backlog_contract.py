@@ -7,17 +7,30 @@ hint may do early is never forbidden here, and bytes of bookkeeping are the engi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
 
 from ..domain.errors import LeaseLost
 from ..domain.nodes import NodeId
-from ..log.port import Lease, LogEngine
+from ..log.port import Lease, LogEngine, NodeState
 from .factories import draft, new_id
 
-__all__ = ["LONG", "PATIENCE", "BacklogContract", "Elapse", "claim_one", "fill", "settle_at", "waits"]
+__all__ = [
+    "LONG",
+    "PATIENCE",
+    "SHORT",
+    "BacklogContract",
+    "Elapse",
+    "all_states",
+    "claim_one",
+    "claim_when_dirty",
+    "fill",
+    "nothing_persisted",
+    "settle_at",
+    "waits",
+]
 
 T = TypeVar("T")
 
@@ -49,6 +62,30 @@ async def claim_one(engine: LogEngine, node: NodeId, *, worker: str = "w", ttl: 
 async def settle_at(engine: LogEngine, node: NodeId, watermark: int) -> bool:
     """Claim the node and settle it there."""
     return await engine.settle(await claim_one(engine, node), watermark)
+
+
+async def all_states(engine: LogEngine, *, retained: bool = True) -> dict[NodeId, NodeState]:
+    """What `states` gives, by node; each page must hold something."""
+    found: dict[NodeId, NodeState] = {}
+    async for page in engine.states(retained=retained):
+        assert page
+        found |= {state.node: state for state in page}
+    return found
+
+
+async def nothing_persisted(nodes: Sequence[NodeId]) -> list[int]:
+    """A catalog that knows of no node, for `bind`."""
+    return [0] * len(nodes)
+
+
+async def claim_when_dirty(engine: LogEngine) -> Lease:
+    """A lease of the first node that can be claimed; waits for one."""
+    while True:
+        await engine.wait_dirty()
+        leases = await engine.claim("persister", ttl=LONG)
+        if leases:
+            return leases[0]
+        await asyncio.sleep(0)
 
 
 async def waits(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -290,7 +327,7 @@ class BacklogContract:
     async def test_work_wakes_the_persister(self, engine: LogEngine) -> None:
         node = new_id()
         async with asyncio.timeout(PATIENCE):
-            persister = await waits(self._claim_when_dirty(engine))
+            persister = await waits(claim_when_dirty(engine))
             await fill(engine, node, 1)
             lease = await persister
         assert lease.node == node
@@ -318,7 +355,7 @@ class BacklogContract:
         async with asyncio.timeout(PATIENCE):
             for give_back in (engine.release, lambda lease: engine.settle(lease, 2)):
                 lease = await claim_one(engine, node)
-                persister = await waits(self._claim_when_dirty(engine))
+                persister = await waits(claim_when_dirty(engine))
                 await give_back(lease)
                 await engine.release(await persister)
 
@@ -329,14 +366,6 @@ class BacklogContract:
         await fill(engine, new_id(), 1)
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*waiting[1:])
-
-    async def _claim_when_dirty(self, engine: LogEngine) -> Lease:
-        while True:
-            await engine.wait_dirty()
-            leases = await engine.claim("persister", ttl=LONG)
-            if leases:
-                return leases[0]
-            await asyncio.sleep(0)
 
     # ---------------------------------------------------------- dirty, lag
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import pytest
 
-from ..domain.errors import Gone, LeaseLost, Truncated
+from ..domain.errors import Gone, LeaseLost, Truncated, Unavailable
 from ..domain.events import Draft, Record
 from ..log.port import LogEngine
-from .backlog_contract import claim_one, fill, settle_at
+from .backlog_contract import all_states, claim_one, fill, nothing_persisted, settle_at
 from .factories import draft, new_id
 from .log_contract import LogContract, Reopen, every_event, sequences
 from .retention_contract import KEEP_NOTHING
@@ -124,3 +124,35 @@ class DurableLogContract(LogContract):
         with pytest.raises(LeaseLost):
             await engine.settle(old, 1)
         assert await engine.settle(now, 1)
+
+    async def test_fences_outlive_the_process(self, engine: LogEngine, reopen: Reopen) -> None:
+        node = new_id()
+        await fill(engine, node, 1, 2)
+        old = await claim_one(engine, node, worker="a")
+        await engine.raise_fences(old.fence + 1000)
+        await engine.release(old)
+        engine = await reopen(engine)
+        assert (await claim_one(engine, node, worker="b")).fence > old.fence + 1000
+
+    async def test_reopened_nodes_outlive_the_process(self, engine: LogEngine, reopen: Reopen) -> None:
+        node = new_id()
+        await fill(engine, node, 1, 2, 3)
+        await settle_at(engine, node, 3)
+        assert await engine.reopen(node, 1) == 2
+        engine = await reopen(engine)
+        assert await engine.dirty() == [(node, 3)]
+        state = (await all_states(engine))[node]
+        assert (state.settled, state.first, state.head) == (1, 1, 3)
+        assert (await claim_one(engine, node)).after == 1
+
+    async def test_the_remembered_revision_outlives_the_process(self, engine: LogEngine, reopen: Reopen) -> None:
+        await engine.remember(41)
+        engine = await reopen(engine)
+        assert await engine.remembered() == 41
+
+    async def test_a_log_belongs_to_one_deployment(self, engine: LogEngine, reopen: Reopen) -> None:
+        await engine.bind("first", nothing_persisted)
+        engine = await reopen(engine)
+        await engine.bind("first", nothing_persisted)
+        with pytest.raises(Unavailable, match="belongs to"):
+            await engine.bind("second", nothing_persisted)

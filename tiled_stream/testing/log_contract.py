@@ -23,6 +23,7 @@ from ..log.port import LogEngine
 from . import factories as make
 from .backlog_contract import LONG, PATIENCE, BacklogContract, claim_one, fill, settle_at, waits
 from .factories import draft, new_id
+from .restore_contract import RestoreContract
 from .retention_contract import RetentionContract
 
 __all__ = ["LogContract", "Reopen", "every_event", "sequences"]
@@ -66,7 +67,7 @@ def payloads(records: list[Record]) -> list[bytes]:
     return [record.payload for record in records]
 
 
-class LogContract(BacklogContract, RetentionContract):
+class LogContract(BacklogContract, RetentionContract, RestoreContract):
     """Subclasses provide `engine`: an opened, empty engine of their own."""
 
     @pytest.fixture

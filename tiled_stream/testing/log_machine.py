@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ..domain.errors import Conflict, Gone, LeaseLost, Truncated
 from ..domain.events import Record
 from ..domain.nodes import NodeId
-from ..log.port import Lease, LogEngine, Retention
+from ..log.port import Lease, LogEngine, NodeState, Retention
 from .factories import draft
 
 __all__ = ["LogMachine"]
@@ -40,6 +40,8 @@ class Model(msgspec.Struct):
     settled: int = 0
     records: dict[int, Record] = {}
     lease: Lease | None = None
+    worker: str = ""
+    fence: int = 0
     is_gone: bool = False
 
     @property
@@ -65,7 +67,6 @@ class LogMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.models: dict[NodeId, Model] = {}
         self.old_leases: list[Lease] = []
-        self.fence = 0
         self.time = 0
 
     @initialize()
@@ -118,7 +119,7 @@ class LogMachine(RuleBasedStateMachine):
             position = self.run(call)
             assert (position.epoch, position.sequence) == (self.epoch, head + count)
             if head > model.head:
-                model.first, model.settled, model.lease = head + 1, head, None
+                model.first, model.settled, model.lease, model.worker = head + 1, head, None, ""
             for sequence, d in enumerate(drafts, head + 1):
                 model.records[sequence] = Record(sequence, d.time, d.event, d.payload)
             model.head = head + count
@@ -181,16 +182,22 @@ class LogMachine(RuleBasedStateMachine):
 
     # ---------------------------------------------------------- persisting
 
-    @rule(limit=st.integers(1, 5))
-    def claim(self, limit: int) -> None:
+    @rule(worker=st.sampled_from("vw"), limit=st.integers(1, 5))
+    def claim(self, worker: str, limit: int) -> None:
         free = {node for node, model in self.models.items() if model.is_dirty and model.lease is None}
-        leases = self.run(self.engine.claim("w", ttl=1e6, limit=limit))
+        leases = self.run(self.engine.claim(worker, ttl=1e6, limit=limit))
         assert len(leases) == min(limit, len(free))
         assert {lease.node for lease in leases} <= free
         for lease in leases:
             model = self.model(lease.node)
             assert (lease.head, lease.after) == (model.head, model.settled)
-            model.lease = lease
+            if model.worker == worker:
+                assert lease.fence == model.fence
+            elif model.worker == "?":
+                assert lease.fence >= model.fence
+            else:
+                assert lease.fence > model.fence
+            model.lease, model.worker, model.fence = lease, worker, lease.fence
 
     @precondition(lambda self: any(model.lease for model in self.models.values()))
     @rule(data=st.data(), step=st.sampled_from(["settle", "settle", "settle", "wrong", "release", "renew"]))
@@ -219,6 +226,9 @@ class LogMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def use_old_lease(self, data: st.DataObject) -> None:
         lease = data.draw(st.sampled_from(self.old_leases))
+        now = self.model(lease.node).lease
+        if now is not None and now.fence == lease.fence:
+            return  # the same worker has it again: it is the same right
         self.refused(self.engine.settle(lease, lease.head), LeaseLost)
         self.refused(self.engine.renew(lease, ttl=1e6), LeaseLost)
         self.run(self.engine.release(lease))
@@ -243,6 +253,33 @@ class LogMachine(RuleBasedStateMachine):
                 left += 1
         assert self.run(self.engine.trim(policy, now=float(self.time), nodes=nodes)) == left
 
+    @rule(node=_NODES, back=st.integers(-1, 5))
+    def reopen_node(self, node: NodeId, back: int) -> None:
+        """`back` is relative to the settled watermark."""
+        model = self.model(node)
+        watermark = max(0, model.settled - back)
+        if model.is_gone:
+            self.refused(self.engine.reopen(node, watermark), Gone)
+            return
+        first = self.run(self.engine.reopen(node, watermark))
+        assert first == min(max(model.first, watermark + 1), model.head + 1)
+        if watermark < model.settled:
+            if model.lease is not None:
+                self.old_leases.append(model.lease)
+            model.settled = max(watermark, model.first - 1)
+            model.lease, model.worker = None, ""
+
+    @rule(retained=st.booleans())
+    def states(self, retained: bool) -> None:
+        async def collected() -> dict[NodeId, NodeState]:
+            return {state.node: state async for page in self.engine.states(retained=retained) for state in page}
+
+        assert self.run(collected()) == {
+            node: NodeState(node, model.settled, model.first, model.head)
+            for node, model in self.models.items()
+            if not model.is_gone and model.head and (model.first <= model.head or not retained)
+        }
+
     # ---------------------------------------------------------- begin again
 
     @precondition(lambda self: self.is_durable)
@@ -253,6 +290,7 @@ class LogMachine(RuleBasedStateMachine):
                 self.run(self.engine.release(model.lease))
                 self.old_leases.append(model.lease)
                 model.lease = None
+            model.worker = "?"  # an engine may remember it or not
         self.run(self.engine.close())
         self.engine = self.run(self.make_again())
         self.run(self.engine.open())

@@ -1,18 +1,20 @@
--- ARGV: new epoch, key of this writer, token of this batch, seconds that clean nodes are remembered, number of appends; for each append:
+-- ARGV: life, key of this writer, token of this batch, number of appends; for each append:
 --   node, expected ("" for none), floor, known head, epoch in which it was known, epoch of the guards, number of guards,
 --   number of drafts;
 --   for each guard: node, head; for each draft: time, event, payload or token, how it lies (1 in the record, 0 beside it,
 --   c and the number of bytes that the token stands for)
--- Returns the epoch, and for each append: what became of it (ok, conflict, moved, gone, lost) and a sequence.
+-- Returns the epoch, and for each append: what became of it (ok, conflict, moved, gone; lost: this log
+-- has lost what it had acknowledged) and a sequence.
 --
 -- A batch that is sent twice (its answer was lost) is done once: the answer is kept beside the records, in the same step.
-local candidate, writer, token, remember = ARGV[1], base .. 'w:' .. ARGV[2], ARGV[3], ARGV[4]
+local life, writer, token = ARGV[1], base .. 'w:' .. ARGV[2], ARGV[3]
 local kept = call('HMGET', writer, 'token', 'answer')
 if kept[1] == token then return cmsgpack.unpack(kept[2]) end
 
-local epoch = epoch_or(candidate)
+if not alive(life) then return HEAL end
+local epoch, generation = call('GET', base .. 'epoch'), life:match(':(.*)')
 local answer = {epoch}
-local at = 6
+local at = 5
 
 local function append(node, expected, floor, known, known_epoch, guards_epoch, guards, drafts)
   local first_guard, first_draft = at, at + 2 * guards
@@ -21,18 +23,14 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
   local found = call('GET', head_key)
   if found == '-' then return 'gone', 0 end
   local head = num(found)
-  local state = call('HMGET', state_key, 's', 'a', 'b')
+  local state = call('HMGET', state_key, 's', 'a', 'b', 'g')
   local settled, first, bytes = num(state[1]), num(state[2]), num(state[3])
   if not found then -- a new node, or one long forgotten
     forget_records(node, bytes)
     settled, first, bytes = 0, 1, 0
   end
   local low = math.max(head, floor)
-  if known > low and known_epoch == epoch and found then -- this life has lost what it had given out: it ends here
-    epoch = candidate
-    call('SET', base .. 'epoch', epoch)
-    return 'lost', low
-  end
+  if known > low and known_epoch == epoch and found then return 'lost', low end
   if expected and expected ~= low then return 'conflict', low end
   if guards > 0 and guards_epoch ~= epoch then return 'moved', low end
   for place = first_guard, first_draft - 2, 2 do
@@ -48,29 +46,20 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
       call('DECRBY', base .. 'owed', text(head - settled))
       call('ZREM', base .. 'since', node)
     end
-    call('HDEL', state_key, 'f')
+    call('HDEL', state_key, 'f', 'w')
     call('PUBLISH', base .. 'c:' .. node, 's' .. text(low))
     head, settled, first, bytes = low, low, low + 1, 0
     was_clean = true
   end
+  if state[4] ~= generation then call('HSET', state_key, 'g', generation, 'o', text(head)) end
   local was_empty = first > head
   local oldest = ARGV[first_draft]
   local added = 0
   for i = 0, drafts - 1 do
     local place = first_draft + 4 * i
     local time, event, payload = ARGV[place], ARGV[place + 1], ARGV[place + 2]
-    local how, bytes_of_it = ARGV[place + 3], #payload
     head = head + 1
-    if how == '1' then
-      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', bytes_of_it, 'p', payload)
-    elseif how == '0' then
-      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', bytes_of_it)
-      call('XADD', base .. 'p:' .. node, id(head), 'p', payload)
-    else
-      bytes_of_it = num(how:sub(2))
-      call('XADD', base .. 'r:' .. node, id(head), 't', time, 'e', event, 'n', text(bytes_of_it), 'c', payload)
-    end
-    added = added + bytes_of_it + OVERHEAD
+    added = added + add_record(node, head, time, event, payload, ARGV[place + 3])
   end
   call('SET', head_key, text(head))
   call('HSET', state_key, 's', text(settled), 'a', text(first), 'b', text(bytes + added))
@@ -86,7 +75,7 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
   return 'ok', head
 end
 
-for _ = 1, num(ARGV[5]) do
+for _ = 1, num(ARGV[4]) do
   local node, expected = ARGV[at], ARGV[at + 1]
   local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 7])
   local guards_epoch, guards = ARGV[at + 5], num(ARGV[at + 6])
@@ -95,7 +84,6 @@ for _ = 1, num(ARGV[5]) do
   answer[#answer + 1] = outcome
   answer[#answer + 1] = text(sequence)
 end
-answer[1] = epoch
 call('HSET', writer, 'token', token, 'answer', cmsgpack.pack(answer))
 call('EXPIRE', writer, 3600)
 return answer

@@ -1,7 +1,4 @@
--- ARGV: a new epoch, an epoch that is known to have lost records ("" for none). Returns the epoch in force.
-local epoch = epoch_or(ARGV[1])
-if epoch == ARGV[2] then
-  epoch = ARGV[1]
-  call('SET', base .. 'epoch', epoch)
-end
-return epoch
+-- ARGV: life, an epoch, a new one. If that is the epoch in force, the new one begins. Returns the epoch in force.
+if not alive(ARGV[1]) then return HEAL end
+if call('GET', base .. 'epoch') == ARGV[2] then call('SET', base .. 'epoch', ARGV[3]) end
+return call('GET', base .. 'epoch')

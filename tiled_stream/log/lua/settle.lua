@@ -1,5 +1,6 @@
--- ARGV: seconds that a clean node is remembered, then node, fence and watermark of each lease. Returns for each what became of it
+-- ARGV: life, seconds that a clean node is remembered, then node, fence and watermark of each lease. Returns for each what became of it
 -- (clean, dirty, lost, wrong), and where the node is settled and where its head is.
+if not alive(ARGV[1]) then return HEAL end
 local answer = {}
 local function settle(node, fence, watermark)
   local state_key = base .. 'n:' .. node
@@ -14,8 +15,8 @@ local function settle(node, fence, watermark)
   call('PUBLISH', base .. 'c:' .. node, 's' .. text(watermark))
   if watermark == head then
     clean(node)
-    call('EXPIRE', state_key, ARGV[1])
-    call('EXPIRE', base .. 'h:' .. node, ARGV[1])
+    call('EXPIRE', state_key, ARGV[2])
+    call('EXPIRE', base .. 'h:' .. node, ARGV[2])
     return 'clean', watermark, head
   end
   call('ZADD', base .. 'since', time_at(node, watermark + 1), node)
@@ -24,7 +25,7 @@ local function settle(node, fence, watermark)
   offer(node)
   return 'dirty', watermark, head
 end
-for i = 2, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local outcome, settled, head = settle(ARGV[i], ARGV[i + 1], num(ARGV[i + 2]))
   answer[#answer + 1] = outcome
   answer[#answer + 1] = text(settled)

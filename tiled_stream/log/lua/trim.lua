@@ -1,6 +1,7 @@
--- ARGV: bytes a node, bytes in all, oldest time that stays, how many records at most, nodes (none: all). Returns how many left, 1 if there
+-- ARGV: life, bytes a node, bytes in all, oldest time that stays, how many records at most, nodes (none: all). Returns how many left, 1 if there
 -- is more to do, and nodes and tokens of the bodies that these records named. Only settled records leave, oldest first.
-local node_bytes, total_bytes, cutoff, budget = num(ARGV[1]), num(ARGV[2]), num(ARGV[3]), num(ARGV[4])
+if not alive(ARGV[1]) then return HEAL end
+local node_bytes, total_bytes, cutoff, budget = num(ARGV[2]), num(ARGV[3]), num(ARGV[4]), num(ARGV[5])
 local left, claims = 0, {}
 
 local function trim(node, may_leave) -- from the front, while may_leave(time, bytes) says so
@@ -43,14 +44,14 @@ local function trim(node, may_leave) -- from the front, while may_leave(time, by
 end
 
 local chosen, is_chosen = {}, {}
-if #ARGV > 4 then
-  for i = 5, #ARGV do
+if #ARGV > 5 then
+  for i = 6, #ARGV do
     chosen[#chosen + 1] = ARGV[i]
     is_chosen[ARGV[i]] = true
   end
 else
-  for _, node in ipairs(call('ZRANGEBYSCORE', base .. 'retained', '-inf', '(' .. ARGV[3])) do chosen[#chosen + 1] = node end
-  for _, node in ipairs(call('ZRANGEBYSCORE', base .. 'sizes', '(' .. ARGV[1], '+inf')) do chosen[#chosen + 1] = node end
+  for _, node in ipairs(call('ZRANGEBYSCORE', base .. 'retained', '-inf', '(' .. ARGV[4])) do chosen[#chosen + 1] = node end
+  for _, node in ipairs(call('ZRANGEBYSCORE', base .. 'sizes', '(' .. ARGV[2], '+inf')) do chosen[#chosen + 1] = node end
 end
 for _, node in ipairs(chosen) do
   if left >= budget then break end
@@ -65,7 +66,7 @@ local function oldest_two()
     local page = call('ZRANGE', base .. 'retained', from, from + 255, 'WITHSCORES')
     for i = 1, #page, 2 do
       local node, time = page[i], num(page[i + 1])
-      if #ARGV == 4 or is_chosen[node] then
+      if #ARGV == 5 or is_chosen[node] then
         local state = call('HMGET', base .. 'n:' .. node, 's', 'a')
         if num(state[2]) <= num(state[1]) then
           if best then return best, time end

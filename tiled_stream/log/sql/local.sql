@@ -1,7 +1,8 @@
 -- The file of the local log, version 1.
 
 -- What holds for the whole file: epoch, life (how often it was opened), boot (of the machine, at the last opening),
--- clean (1 if it was closed in order).
+-- clean (1 if it was closed in order), fence (all fences that earlier processes gave are below it), catalog (the deployment it
+-- belongs to), revision (of the catalog).
 CREATE TABLE facts (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
