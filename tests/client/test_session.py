@@ -100,6 +100,40 @@ def test_coming_back_names_epoch_and_cursor() -> None:
     assert json.loads(request)["start"] == 9
 
 
+def test_epoch_is_that_of_the_cursors_until_the_notice_came() -> None:
+    session = new_session()
+    followed = subscribed(session)
+    told(session, 1, 0, **data(1))
+
+    def asked() -> dict[str, Any]:
+        (request,) = session.restart()
+        return dict(json.loads(request))
+
+    told(session, 1, 0, type="subscribed", path=["a"], structure_family="array", epoch="f", head=1, **{"from": 2})
+    assert (asked()["start"], asked()["epoch"], followed.epoch) == (2, "e", "e")  # the connection was lost before the notice
+    (gap,) = told(session, 1, 0, type="gap", first=2, last=1, reason="epoch", epoch="f", head=0)
+    assert (gap.first, gap.last, gap.reason, gap.head) == (2, 1, "epoch", 0)
+    assert (asked()["start"], asked()["epoch"], followed.epoch) == (2, "f", "f")
+    (lost,) = told(session, 1, 0, type="gap", first=2, last=3, reason="lost")
+    assert (lost.reason, lost.head, asked()["start"]) == ("lost", None, 4)
+    told(session, 1, 0, type="gap", first=4, last=3, reason="epoch", epoch="g", head=3)  # while connected
+    assert (asked()["start"], asked()["epoch"]) == (4, "g")
+
+
+def test_epoch_of_a_subtree_waits_for_the_notice_of_each_node() -> None:
+    session = new_session()
+    followed = subscribed(session, subtree=True)
+    for number, key in enumerate("xyz", 1):
+        told(session, 1, number, type="node", path=["a", key], key=key, structure_family="array", head=0)
+    for number in (0, 1, 2):
+        told(session, 1, number, **data(1))
+    told(session, 1, 1, type="gap", first=2, last=1, reason="epoch", epoch="f", head=1)
+    told(session, 1, 0, type="gap", first=2, last=1, reason="epoch", epoch="f", head=1)
+    assert followed.epoch == "e"
+    told(session, 1, 2, type="deleted")
+    assert followed.epoch == "f"
+
+
 @pytest.mark.parametrize("options", [{"start": -1}, {"max_hz": 0.0}, {"thin": "latest"}])
 def test_views_that_contradict_themselves(options: Any) -> None:
     with pytest.raises(Malformed):
@@ -168,9 +202,14 @@ def test_ends_and_refusals() -> None:
     assert isinstance(refused.error, NotFound)
     session = new_session()
     subscribed(session)
-    (failed,) = told(session, 1, 0, type="error", status=503, detail="the log is away")
+    (failed,) = told(session, 1, 0, type="error", status=429, detail="too many nodes")
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, Unavailable)
+    session = new_session()
+    followed = subscribed(session)
+    with pytest.raises(Lost, match="the log is away"):  # it stood: it is asked for again on another connection
+        told(session, 1, 0, type="error", status=503, detail="the log is away")
+    assert not followed.is_over
     with pytest.raises(Malformed, match="no such message"):
         told(session, 0, 0, type="error", status=422, detail="no such message")
     assert told(session, 0, 0, type="pong") == []
@@ -218,6 +257,15 @@ def test_the_other_endpoint() -> None:
     assert isinstance(rows, TableData)
     assert followed.start() == 6
     assert [type(e) for e in session.reconnected(1, 0.5, "torn", NOW)] == [Reconnected]
+    take(type="table-schema", version=1, epoch="e")
+    assert followed.epoch == "e"
+    take(type="table-schema", version=1, epoch="f")  # the log is in another epoch now; its notice is to come
+    assert followed.epoch == "e"
+    (gap,) = take(type="gap", first=6, last=5, reason="epoch", epoch="f", head=5)
+    assert (gap.reason, followed.epoch, followed.start()) == ("epoch", "f", 6)
+    address = Address("http://h/api/v1")
+    assert address.single(("a",), 6, "f&").endswith("/stream/single/a?envelope_format=msgpack&start=6&epoch=f%26")
+    assert "epoch" not in address.single(("a",), None, "f")
     (ended,) = session.closed(Lost(1000, "Node deleted"), NOW)
     assert (ended.is_deleted, followed.is_over) == (True, True)
 

@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +24,7 @@ from websockets.sync.client import connect
 
 from tests.run import running
 from tests.servers.haproxy import CONFIG, HAPROXY, haproxy
-from tests.servers.processes import missing, until
+from tests.servers.processes import free_port, missing, until
 from tiled_stream.http.metrics import FIGURES, Metrics
 from tiled_stream.run.cli import app
 from tiled_stream.run.logs import REQUEST_FIELDS
@@ -208,3 +210,59 @@ def test_streams_pass_the_edge_uncompressed(edge: str) -> None:
         assert b"container-schema" in stream.recv(20)
         assert stream.response is not None
         assert "Sec-WebSocket-Extensions" not in stream.response.headers
+
+
+def test_append_that_no_server_can_take_is_repeated_by_stock_clients() -> None:
+    """They repeat an append after 429 only; everything else after 503, too."""
+    if HAPROXY is None:
+        pytest.skip(missing("haproxy"))
+    with haproxy([free_port()]) as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        append = httpx.patch(f"{url}/table/partition/a/b?partition=0", content=b"rows")
+        assert (append.status_code, append.headers["Retry-After"]) == (429, "2")
+        for other in (
+            httpx.get(f"{url}/table/partition/a/b"),
+            httpx.patch(f"{url}/metadata/a"),
+            httpx.put(f"{url}/array/full/a"),
+        ):
+            assert (other.status_code, other.headers.get("Retry-After")) == (503, None)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that is ready, and refuses each append as one that may have been done."""
+
+    def do_GET(self) -> None:
+        self.answer(200)
+
+    def do_PATCH(self) -> None:
+        self.answer(503)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("X-Tiled-Request-Id", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_append_that_a_server_has_in_doubt_stays_in_doubt() -> None:
+    if HAPROXY is None:
+        pytest.skip(missing("haproxy"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with haproxy([server.server_port]) as port:
+                url = f"http://127.0.0.1:{port}"
+                until(lambda: httpx.get(f"{url}/healthz").status_code == 200, "the balancer has a server")
+                assert httpx.patch(f"{url}/api/v1/table/partition/a?partition=0").status_code == 503
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_streams_of_a_server_that_is_not_ready_stay_open() -> None:
+    """It closes them itself when it stops; a balancer that cuts them would cut all at once while Redis is away."""
+    assert "shutdown-sessions" not in CONFIG.read_text()

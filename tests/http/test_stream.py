@@ -102,7 +102,8 @@ async def test_a_table(server: Any) -> None:
 async def test_a_container_and_empty_segments(server: Any) -> None:
     await server.create("c")
     socket = await server.socket("//c//?start=0").accepted()
-    assert await socket.update() == {"type": "container-schema", "version": 1}
+    epoch = server.assembly.hub._log.epoch
+    assert await socket.update() == {"type": "container-schema", "version": 1, "epoch": epoch}
     await server.create("c/d", metadata={"m": 1}, specs=[{"name": "S", "version": "1"}])
     await server.ok("PUT", "/metadata/c/d", json={"metadata": {"m": 2}})
     created, updated = await socket.update(), await socket.update()

@@ -11,6 +11,10 @@ import orjson
 import pyarrow
 import pytest
 
+from tests.verbs.logs import Away
+from tiled_stream.broadcast import outages as outages_module
+from tiled_stream.domain.events import ArrayWritten, Draft, RecordLost, StreamEnded
+
 ROW = numpy.arange(3.0).tobytes()
 
 
@@ -319,7 +323,10 @@ async def test_resuming_by_cursors_misses_nothing(server: Any) -> None:
     many = await connect(server)
     many.say(type="subscribe", id=1, path="run/a", start=2, epoch="another")
     gap = await many.until("gap", 1)
-    assert (gap["first"], gap["last"], gap["reason"]) == (2, 2, "epoch")
+    # Sequences never restart: what is in the log after the cursor is given, not skipped.
+    assert (gap["first"], gap["last"], gap["reason"], gap["epoch"], gap["head"]) == (2, 1, "epoch", epoch, 2)
+    await many.until("array-data", 1)
+    assert many.sequences(1, 0) == [2]
 
 
 async def test_a_key_is_shown_first(server: Any) -> None:
@@ -353,3 +360,126 @@ async def test_one_that_does_not_read_is_let_go(serve: Any) -> None:
         figures = (await server.client.get("/api/v1/metrics")).text
         assert "tiled_stream_slow_readers_total 1.0" in figures
         assert "tiled_stream_subscribers 2.0" in figures
+
+
+# ------------------------------------------------------------ log or storage cannot be reached
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Takes methods of an object away, until `is_away` is False."""
+    monkeypatch.setattr(outages_module, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(outages_module, "MOST_SECONDS", 0.005)
+    switch = Away()
+
+    def take(target: Any, *names: str) -> Away:
+        for name in names:
+            method = getattr(target, name)
+            monkeypatch.setattr(target, name, lambda *a, _m=method, **k: switch(lambda: _m(*a, **k)))
+        return switch
+
+    return take
+
+
+async def tried(switch: Away, tries: int = 5) -> None:
+    goal = switch.tries + tries
+    async with asyncio.timeout(10):
+        while switch.tries < goal:  # noqa: ASYNC110 - a count, not an event
+            await asyncio.sleep(0.001)
+
+
+async def node_of(server: Any, *path: str) -> str:
+    return str((await server.assembly.services.browse.resolve(path)).node.id)
+
+
+async def test_log_that_cannot_be_reached_ends_no_subscription(server: Any, away: Any) -> None:
+    await server.create("run")
+    await server.array("run/a", numpy.zeros(3))
+    node = await node_of(server, "run", "a")
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+    await many.until("array-data", 1)
+    single = await server.socket("run/a?start=0").accepted()
+    assert (await single.update())["type"] == "array-schema"
+    assert (await single.update())["sequence"] == 1
+    log = server.assembly.services.log
+    switch = away(log, "read", "head", "heads")
+    switch.is_away = True
+    await log.append(node, Draft(ArrayWritten((3,)), 1.0, ROW))
+    await tried(switch)
+    many.say(type="ping", id=7)
+    await many.until("pong")
+    late = server.socket("run/a?start=0")  # a new one is refused, and told to come again
+    status, _, headers = await late.denied()
+    assert (status, b"retry-after" in headers) == (503, True)
+    switch.is_away = False
+    await many.until("array-data", 1)
+    assert many.sequences(1, many.number(1, "run/a")) == [1, 2]
+    assert (await single.update())["sequence"] == 2
+
+
+async def test_child_that_is_created_while_the_log_goes_away_is_told(server: Any, away: Any) -> None:
+    await server.create("run")
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+    await many.until("live", 1)
+    switch = away(server.assembly.services.log, "head")  # asked when the socket subscribes to the child
+    switch.is_away = True
+    await server.array("run/b", numpy.zeros(3))
+    await tried(switch)
+    many.say(type="ping", id=8)
+    await many.until("pong")
+    switch.is_away = False
+    await many.until("array-data", 1)
+    assert many.sequences(1, many.number(1, "run/b")) == [1]
+
+
+async def test_subtree_ends_once_the_log_can_be_asked(server: Any, away: Any) -> None:
+    await server.create("run")
+    await server.array("run/a", numpy.zeros(3))
+    node = await node_of(server, "run")
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+    await many.until("array-data", 1)
+    log = server.assembly.services.log
+    switch = away(log, "heads")
+    switch.is_away = True
+    await log.append(node, Draft(StreamEnded(), 1.0))
+    await tried(switch)
+    many.say(type="ping", id=9)
+    await many.until("pong")
+    switch.is_away = False
+    await many.until("ended", 1)
+
+
+async def test_children_of_a_subtree_wait_for_the_catalog(server: Any, away: Any) -> None:
+    await server.create("run")
+    for name in "abc":
+        await server.array(f"run/{name}", numpy.zeros(3))
+    switch = away(server.assembly.services.browse, "search")
+    switch.is_away = True
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="run", subtree=True, start=0)
+    await many.until("subscribed", 1)
+    await tried(switch)
+    switch.is_away = False
+    for _ in range(3):
+        await many.until("array-data", 1)
+    assert {many.sequences(1, many.number(1, f"run/{name}"))[0] for name in "abc"} == {1}
+
+
+async def test_losses_are_gaps_in_every_view(server: Any) -> None:
+    await server.array("a", numpy.zeros((1, 3)))
+    log = server.assembly.services.log
+    node = await node_of(server, "a")
+    await log.append(node, Draft(RecordLost(), 1.0), Draft(RecordLost(), 1.0))
+    await server.ok("PUT", "/array/full/a", content=ROW)
+    many = await connect(server)
+    for number, view in enumerate(({}, {"payload": False}, {"slice": "::2"}, {"max_hz": 1000}), 1):
+        many.say(type="subscribe", id=number, path="a", start=0, **view)
+        gap = await many.until("gap", number)
+        assert (gap["first"], gap["last"], gap["reason"]) == (2, 3, "lost")
+    single = await server.socket("a?start=0").accepted()
+    got = [await single.update() for _ in range(4)]
+    assert got[2] == {"type": "gap", "first": 2, "last": 3, "reason": "lost"}
+    assert got[3]["sequence"] == 4

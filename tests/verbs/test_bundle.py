@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.verbs.logs import Away
+from tiled_stream.broadcast import outages as outages_module
 from tiled_stream.broadcast import subscription as subscription_module
 from tiled_stream.broadcast.bundle import Bundle
 from tiled_stream.broadcast.hub import Frame, Hub, Over
@@ -137,3 +140,75 @@ async def test_none_comes_before_its_turn(monkeypatch: pytest.MonkeyPatch) -> No
         await subscription.__aexit__()
     await hub.drain()
     await log.close()
+
+
+async def test_member_that_waits_for_the_log_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages_module, "FIRST_SECONDS", 0.001)
+    before = len(asyncio.all_tasks())
+    log, replays = MemoryLog(), Away()
+    hub = Hub(log, now=lambda: 1.0)
+    bundle: Bundle[str] = Bundle()
+    for n in (1, 2, 3):
+        await log.append("behind", Draft(ArrayWritten((1,)), 0.0, b"%d" % n))
+    behind = await hub.subscribe("behind", 0, encode)
+    live = await hub.subscribe("live", None, encode)
+    got: dict[str, list[int]] = {}
+
+    async def take(key: str, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(got.get(key, ())) < count:
+                for name, items in await bundle.take():
+                    got.setdefault(name, []).extend(item.sequence for item in items if isinstance(item, Frame))
+
+    monkeypatch.setattr(behind._tail, "page", _held(behind._tail.page, replays))
+    replays.is_away = True
+    bundle.add("behind", behind)
+    bundle.add("live", live)
+    await log.append("live", Draft(ArrayWritten((1,)), 0.0, b"1"))
+    await take("live", 1)
+    assert "behind" not in got
+    assert replays.tries
+    replays.is_away = False
+    await take("behind", 3)
+    assert got == {"live": [1], "behind": [1, 2, 3]}
+    await bundle.close()
+    for subscription in (behind, live):
+        await subscription.leave()
+    await hub.drain()
+    assert len(asyncio.all_tasks()) == before  # I9
+
+
+def _held(page: Any, away: Away) -> Any:
+    async def held(*arguments: Any) -> Any:
+        return await away(lambda: page(*arguments))
+
+    return held
+
+
+async def test_closing_ends_looks_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(asyncio.all_tasks())
+    log = MemoryLog()
+    hub = Hub(log, now=lambda: 1.0)
+    bundle: Bundle[int] = Bundle()
+    asked = asyncio.Event()
+
+    async def hanging(*_: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    subscriptions = []
+    for number in range(8):  # more than ask at the same time
+        await log.append(f"n{number}", Draft(ArrayWritten((1,)), 0.0, b"1"))
+        subscriptions.append(await hub.subscribe(f"n{number}", 0, encode))
+        monkeypatch.setattr(subscriptions[-1]._tail, "page", hanging)
+        bundle.add(number, subscriptions[-1])
+    taking = asyncio.create_task(bundle.take())
+    await asked.wait()
+    bundle.discard(0)
+    await bundle.close()
+    taking.cancel()
+    for subscription in subscriptions:
+        await subscription.leave()
+    await hub.drain()
+    await asyncio.wait([taking])
+    assert len(asyncio.all_tasks()) == before  # I9

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tiled_stream.broadcast import thin as thin_module
 from tiled_stream.broadcast.hub import Frame, Gap, Hub, Item, Over, Skipped, Subscription
-from tiled_stream.domain.events import ArrayWritten, Draft, Record, RowsAppended, StreamEnded
+from tiled_stream.domain.events import ArrayWritten, Draft, Record, RecordLost, RowsAppended, StreamEnded
 from tiled_stream.log.memory import MemoryLog
 from tiled_stream.wire.tables import ARROW_FILE, encode_table
 from tiled_stream.wire.views import Thinning
@@ -127,3 +127,30 @@ def test_extremes_are_those_of_the_rows_they_stand_for(
             assert values_of(item) == [value for value in meant if value in (min(meant), max(meant))]
             reached = item.sequence
     assert reached == total
+
+
+@pytest.mark.parametrize("is_minmax", [False, True])
+@settings(max_examples=30)
+@given(
+    lost=st.sets(st.integers(1, 30), max_size=12),
+    early=st.integers(0, 30),
+    after=st.integers(0, 10),
+    frames=st.sampled_from((2, 64)),
+)
+def test_losses_are_announced_whatever_is_passed_over(
+    is_minmax: bool, lost: set[int], early: int, after: int, frames: int
+) -> None:
+    """Each record after the cursor is stood for by a message or announced, and exactly the lost ones are announced."""
+    drafts = [Draft(RecordLost(), 0.0) if n in lost else Draft(RowsAppended(0, 1), 0.0, rows([float(n)])) for n in range(1, 31)]
+    bursts = [(5, 1, True), (3, 0, False), (9, 2, True)]
+    thinning = Thinning(0.001, is_minmax)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thin_module, "_FRAMES", frames)
+        items = asyncio.run(played(bursts, thinning, drafts, after=min(after, early), early=early))
+    announced = [n for item in items if isinstance(item, Gap) for n in range(item.first, item.last + 1)]
+    assert {item.reason for item in items if isinstance(item, Gap)} <= {"lost"}
+    assert announced == sorted(n for n in lost if n > min(after, early))
+    delivered = [item.sequence for item in items if isinstance(item, Frame)]
+    assert delivered == sorted(set(delivered) - lost)
+    if kept := [n for n in range(min(after, early) + 1, 31) if n not in lost]:
+        assert delivered[-1] == kept[-1]

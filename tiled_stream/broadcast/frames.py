@@ -32,11 +32,18 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Records `first`…`last` cannot be given: the log let them go (`truncated`), or was lost (`epoch`). Never silent (I3)."""
+    """Records `first` … `last` will not come; none if ``first > last``. Never silent (I3).
+
+    `truncated`: they have left the log. `lost`: they were acknowledged and are in no log or storage. `epoch`: the log was
+    lost and restored as far as possible; then `epoch` is the new one and `head` the last sequence of the node in it. A `head`
+    below ``first - 1`` says that records which this subscriber has received are no longer in the log.
+    """
 
     first: int
     last: int
-    reason: Literal["truncated", "epoch"]
+    reason: Literal["truncated", "epoch", "lost"]
+    epoch: str = ""
+    head: int = 0
 
 
 class Skipped(msgspec.Struct, frozen=True):

@@ -1,22 +1,25 @@
 """Subscribers of this process: one tail a node reads the log once and encodes each record once per format for all of them.
 
 A hint wakes, the log tells: a subscriber is a cursor, not a queue, so its memory is bounded whatever its speed, and a slow one
-costs the others nothing (I8). It gets every record after its cursor once, in order, or is told why not (I3).
+costs the others nothing (I8). It gets every record after its cursor once, in order, or is told why not (I3). A log or storage
+that cannot be reached ends no subscription; only new ones are refused meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
 from ..domain.errors import Unavailable
 from ..domain.events import DELIVERED, Record
 from ..domain.nodes import NodeId
-from ..log.port import Log
+from ..log.port import LogEngine
 from .frames import Encoder, Frame, Gap, Item, Over, Skipped
+from .outages import Outages, Pause
 from .past import Past
 from .subscription import Subscription
 from .tail import Tail
@@ -25,6 +28,8 @@ from .thin import Thinner, ThinSubscription
 __all__ = ["Encoder", "Frame", "Gap", "Hub", "HubStats", "Item", "Over", "Skipped", "Subscription"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class HubStats(msgspec.Struct, frozen=True):
@@ -57,10 +62,11 @@ class _Shared:
 class Hub:
     """All tails of this process. `now` gives seconds since the epoch; without `past`, what has left the log is a gap."""
 
-    def __init__(self, log: Log, *, now: Callable[[], float], past: Past | None = None) -> None:
+    def __init__(self, log: LogEngine, *, now: Callable[[], float], past: Past | None = None) -> None:
         self._log = log
         self._past = past
         self._now = now
+        self._outages = Outages(now)
         self._shared: dict[NodeId, _Shared] = {}
         self._draining = False
         self._attending: set[Callable[[], None]] = set()
@@ -82,9 +88,9 @@ class Hub:
 
         The position is fixed when this returns: whatever is appended afterwards will be delivered. An `after` beyond the
         head waits for later ones. `ended` once a `StreamEnded` was passed and nothing follows it. `Gone` if the node was
-        deleted, `Unavailable` while draining. `floor`: how far the node is known to have been written, for a log that was emptied
-        knows nothing of it. `epoch`: the life of the log that `after` belongs to; if it is over, the first item is a gap.
-        `thin`: fewer messages.
+        deleted, `Unavailable` while draining and while the log cannot be reached. `floor`: how far the node is known to have been
+        written, for a log that was emptied knows nothing of it. `epoch`: the one that `after` belongs to; if the log is in
+        another one, the first item is a gap. `thin`: fewer messages.
         """
         position = await self._log.head(node)
         head = max(position.sequence, floor)
@@ -100,7 +106,7 @@ class Hub:
 
         # A tail that was there already may stand before the head; then its next reading brings what lies between.
         start = head if after is None else max(after, 0)
-        life = epoch if after else None
+        life = epoch if after is not None and epoch != position.epoch else None
         if thin is not None:
             return ThinSubscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=life, thinner=thin)
         return Subscription(shared.tail, after=start, encode=encode, leave=leave, head=head, epoch=life)
@@ -114,6 +120,24 @@ class Hub:
             shared.tail.stop(Over("restart"))
             await _cancelled(shared.task)
         self._shared.clear()
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of log, catalog or storage, asked again while they are `Unavailable`; while draining that is raised.
+
+        For who already has a subscription. Safe to cancel.
+        """
+        pause, reader = Pause(), object()
+        try:
+            while True:
+                try:
+                    return await ask()
+                except Unavailable as error:
+                    if self._draining:
+                        raise
+                    self._outages.met(reader, error)
+                await asyncio.sleep(pause.next())
+        finally:
+            self._outages.over(reader)
 
     def attend(self, nudge: Callable[[], None]) -> None:
         """Call back when draining begins: for those who may have no subscription then."""
@@ -151,7 +175,7 @@ class Hub:
         self._observers.append(callback)
 
     def _begin(self, node: NodeId, cursor: int, epoch: str) -> _Shared:
-        tail = Tail(self._log, node, cursor=cursor, epoch=epoch, arrived=self._arrived, past=self._past)
+        tail = Tail(self._log, node, cursor=cursor, epoch=epoch, arrived=self._arrived, past=self._past, outages=self._outages)
         task = asyncio.get_running_loop().create_task(tail.follow(), name=f"tail of {node}")
         task.add_done_callback(_heard)
         return _Shared(tail, task)

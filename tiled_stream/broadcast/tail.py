@@ -4,25 +4,29 @@ It waits for a hint, reads what the log tells, and encodes each record once per 
 not per subscriber. It keeps a bounded window of encoded frames; whoever is further back is served page by page from the log, and
 pages are shared too, so that a hundred late joiners cost one reading.
 
-What must stay true: every record after `cursor` enters each strip once, in order (I3); the window is bounded (I8).
+What must stay true: every record after `cursor` enters each strip once, in order (I3); the window is bounded (I8). A log that
+cannot be reached ends no tail: it tries again from its cursor. A log that begins another epoch is followed from the same cursor,
+because sequences never restart (I1).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Protocol
 
-from ..domain.errors import EpochChanged, Gone, TiledStreamError, Truncated
-from ..domain.events import Record, StreamEnded
+from ..domain.errors import EpochChanged, Gone, Truncated, Unavailable
+from ..domain.events import Record, RecordLost, StreamEnded
 from ..domain.nodes import NodeId
 from ..domain.past import PastPage
-from ..log.port import Log
+from ..log.port import LogEngine
 from .frames import Encoder, Frame, Over
+from .outages import Outages, Pause
 from .past import Past, PastEntries, born
 
-__all__ = ["END", "AnyStrip", "Entry", "Page", "Strip", "Tail", "Waking"]
+__all__ = ["END", "LOST", "AnyStrip", "Entry", "Page", "Strip", "Tail", "Waking"]
 
 
 class _End:
@@ -31,9 +35,16 @@ class _End:
     __slots__ = ()
 
 
+class _Lost:
+    """Stands in a strip where the log has a mark in the place of a record that was lost."""
+
+    __slots__ = ()
+
+
 END = _End()
-#: What stands at one sequence of a strip: a frame, nothing to deliver, or the end of the stream.
-Entry = Frame | _End | None
+LOST = _Lost()
+#: What stands at one sequence of a strip: a frame, nothing to deliver, the end of the stream, or a loss.
+Entry = Frame | _End | _Lost | None
 
 #: Bytes of encoded frames, and entries, that stay at hand for those who follow, per node and encoder.
 WINDOW_BYTES = 1 << 20
@@ -47,6 +58,8 @@ PAGE_RECORDS = 500
 PAGE_BYTES = 1 << 20
 #: Pages of replay that stay at hand for others who replay the same.
 PAGES = 8
+#: Seconds after which a tail that waits for records looks whether the log began another epoch.
+LOOK_SECONDS = 5.0
 
 
 class Waking:
@@ -140,12 +153,29 @@ class Page:
 
 
 class Tail:
-    """Reads one node while somebody subscribes to it. `cursor`: the last record read; `over`: why it stopped."""
+    """Reads one node while somebody subscribes to it. `cursor`: the last record read; `over`: why it stopped.
+
+    `epoch` is the one that is read, `head` the head of the node when that began.
+    """
 
     def __init__(
-        self, log: Log, node: NodeId, *, cursor: int, epoch: str, arrived: Callable[[Record], None], past: Past | None
+        self,
+        log: LogEngine,
+        node: NodeId,
+        *,
+        cursor: int,
+        epoch: str,
+        arrived: Callable[[Record], None],
+        past: Past | None,
+        outages: Outages,
     ) -> None:
         self._log = log
+        self._pause = Pause()
+        # Bounds of what is awaited now, of the tail itself and of its readers; each can be cut short.
+        self._wait: asyncio.Timeout | None = None
+        self._is_nudged = False
+        self._limits: set[asyncio.Timeout] = set()
+        self.outages = outages
         self._arrived = arrived
         self._past = past
         self._past_pages: OrderedDict[tuple[Hashable, ...], PastEntries] = OrderedDict()
@@ -158,40 +188,58 @@ class Tail:
         self.node = node
         self.cursor = cursor
         self.epoch = epoch
+        self.head = cursor
         self.over: Over | None = None
         self.strips: dict[Hashable, AnyStrip] = {}
 
     async def follow(self) -> None:
-        """Read until the node is gone or the log fails; the owner cancels it when nobody subscribes any more."""
+        """Read until the node is gone; the owner cancels it when nobody subscribes any more.
+
+        A log that is `Unavailable` is asked again after a pause, for as long as it takes.
+        """
         try:
             while True:
                 try:
-                    records = await self._log.read(self.node, self.cursor, epoch=self.epoch)
-                except Truncated as error:  # written and let go again while this one waited
-                    self._restart(error.first - 1, self.epoch)
-                    continue
-                except EpochChanged as error:
-                    head = await self._log.head(self.node)
-                    self._restart(max(self.cursor, head.sequence), error.now)
-                    continue
-                if records:
-                    self._extend(records)
-                await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut
+                    await self._read_on()
+                    await self._await_more()
+                except Unavailable as error:
+                    self.outages.met(self, error)
+                    await asyncio.sleep(self._pause.next())
         except Gone:
             self.stop(Over("deleted"))
-        except TiledStreamError:
-            self.stop(Over("restart"))
+        except Exception:
+            self.stop(Over("restart"))  # so that subscribers come back instead of waiting for ever
             raise
         finally:
+            self.outages.over(self)
             if self._waking is not None:
                 self._waking.cancel()
             for strip in self.strips.values():
                 strip.close()
 
+    def nudge(self) -> None:
+        """Read now instead of waiting for a hint."""
+        self._is_nudged = True
+        if self._wait is not None and not self._wait.expired():
+            self._wait.reschedule(asyncio.get_running_loop().time())
+
     def stop(self, why: Over) -> None:
-        """Tell everyone that nothing more will come."""
+        """Tell everyone that nothing more will come, also those who are waiting for the log or for storage."""
         self.over = self.over or why
+        limits, self._limits = self._limits, set()
+        for limit in limits:
+            limit.reschedule(asyncio.get_running_loop().time())
         self._wake_all()
+
+    @contextlib.asynccontextmanager
+    async def stoppable(self) -> AsyncIterator[None]:
+        """Around what a reader awaits: `TimeoutError` when the tail is stopped meanwhile."""
+        async with asyncio.timeout(None) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     def strip(self, encode: Encoder) -> Strip:
         """The window of this encoder, from now on. `join` it."""
@@ -210,9 +258,12 @@ class Tail:
             strip.close()
             self.strips.pop(key, None)
 
-    async def read(self, after: int, *, limit: int = PAGE_RECORDS) -> list[Record]:
-        """The records after `after` from the log, bounded like a page. Raises `Truncated`, `EpochChanged`, `Gone`."""
-        return await self._log.read(self.node, after, limit=limit, max_bytes=PAGE_BYTES, epoch=self.epoch)
+    async def read(self, after: int, *, limit: int = PAGE_RECORDS, headers: bool = False) -> list[Record]:
+        """The records after `after` from the log, bounded like a page.
+
+        Raises `Truncated`, `EpochChanged`, `Gone`, `Unavailable`.
+        """
+        return await self._log.read(self.node, after, limit=limit, max_bytes=PAGE_BYTES, epoch=self.epoch, headers=headers)
 
     async def page(self, encode: Encoder, after: int) -> Page:
         """The records after `after` from the log, at least one if there is one. Raises `Truncated`, `EpochChanged`, `Gone`."""
@@ -250,6 +301,38 @@ class Tail:
     async def past_ended(self) -> int:
         """The sequence at which the stream ended, as storage knows it; 0 if it does not. Raises `Gone`, `Unavailable`."""
         return 0 if self._past is None else await self._past.ended(self.node)
+
+    async def _read_on(self) -> None:
+        """What follows the cursor now, in the epoch in force."""
+        try:
+            records = await self._log.read(self.node, self.cursor, epoch=self.epoch)
+        except Truncated as error:  # written and let go again while this one waited
+            self._restart(error.first - 1, self.epoch)
+            return
+        except EpochChanged as error:
+            head = (await self._log.head(self.node)).sequence
+            self._restart(self.cursor, error.now)
+            self.head = head
+            return
+        if self._pause.is_on:
+            self._pause.reset()
+            self.outages.over(self)
+        if records:
+            self._extend(records)
+
+    async def _await_more(self) -> None:
+        """Until the log hints at more, begins another epoch, or somebody nudges."""
+        self._is_nudged = False
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS) as self._wait:
+                    await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut
+                return
+            except TimeoutError:
+                if self._is_nudged or self._log.epoch != self.epoch:
+                    return
+            finally:
+                self._wait = None
 
     def _at_hand(self, encode: Encoder, after: int) -> Page | None:
         """A page read before that goes on beyond `after`."""
@@ -307,8 +390,8 @@ def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
     """One entry a record."""
     entries: list[Entry] = []
     for record in records:
-        if isinstance(record.event, StreamEnded):
-            entries.append(END)
+        if isinstance(record.event, StreamEnded | RecordLost):
+            entries.append(END if isinstance(record.event, StreamEnded) else LOST)
             continue
         data = encode(record)
         entries.append(None if data is None else Frame(record.sequence, record.time, data, born(record)))

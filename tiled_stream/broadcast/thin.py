@@ -3,7 +3,8 @@
 A `ThinStrip` folds what a tail reads, once for all subscribers of the same view; a `ThinSubscription` sends from it. What must
 stay true: every record after the cursor is stood for by exactly one message, or announced as a gap (I3); what is held is one fold
 and a few encoded messages, however fast records come (I8). A message that stands for records some of which this reader has had
-already, because it came in between, is not for it: it gets its own, made from the log.
+already, because it came in between, is not for it: it gets its own, made from the log. No message stands for a record that is
+lost: messages end before it, it is announced, and the next message begins after it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Protocol
 import msgspec
 
 from ..domain.errors import Truncated
-from ..domain.events import DELIVERED, Record, StreamEnded
+from ..domain.events import DELIVERED, Record, RecordLost, StreamEnded
 from ..domain.past import Lost, PastPage
 from .frames import Encoder, Frame, Item, Skipped
 from .past import PastEntries, past_entries
-from .subscription import Subscription
+from .subscription import Subscription, add_loss
 from .tail import PAGE_RECORDS, Tail, Waking
 
 __all__ = ["Fold", "ThinStrip", "ThinSubscription", "Thinner"]
 
+#: Records of the log that are looked at at once for losses.
+_HEADERS = 1000
 #: Encoded messages that stay at hand for slow readers, in number and bytes.
 _FRAMES = 64
 _BYTES = 1 << 20
@@ -51,16 +54,23 @@ class Thinner(Hashable, Protocol):
 
 
 class Stretch(msgspec.Struct, frozen=True, gc=False):
-    """One message for the records `first`…`last`; None if none of them is delivered. `is_end`: the producer's end is the last."""
+    """One message for the records `first` … `last`; None if none of them is delivered, or all of them are lost.
+
+    `is_end`: the producer's end is the last.
+    """
 
     first: int
     last: int
     frame: Frame | None
     is_end: bool = False
+    is_lost: bool = False
 
 
 class ThinStrip:
-    """The messages of one view of a tail: `stretches` stand one after the other for the records ``first``…``last``."""
+    """The messages of one view of a tail: `stretches` stand one after the other for the records up to `last`.
+
+    `known`: of what follows this sequence none was dropped but for what a later one stands for.
+    """
 
     def __init__(self, tail: Tail, encode: Encoder, thinner: Thinner) -> None:
         self._tail = tail
@@ -75,9 +85,11 @@ class ThinStrip:
         self._timer: asyncio.TimerHandle | None = None
         self._replayed: tuple[int, int, Stretch] | None = None
         self._replaying = asyncio.Lock()
+        # The records of the log after the first number up to the second were looked at, and none of them is lost.
+        self._sound = (0, 0)
         self.stretches: list[Stretch] = []
         self.first = tail.cursor + 1
-        self.last = tail.cursor
+        self.last = self.known = tail.cursor
         self.users = 0
         self.waking = Waking()
 
@@ -91,19 +103,25 @@ class ThinStrip:
         """Begin anew, empty, at `first`."""
         self.close()
         self._fold = self._thinner.begin()
-        self._read = self.last = first - 1
+        self._read = self.last = self.known = first - 1
         self._is_end = False
         self._replayed = None
+        self._sound = (0, 0)
         self.stretches = []
         self.first = first
 
     def extend(self, records: Sequence[Record]) -> None:
         """Fold the records that follow; tell them if it is time, else when it will be."""
         for record in records:
+            if isinstance(record.event, RecordLost):
+                self._lose(record.sequence)
+                continue
             self._is_end = isinstance(record.event, StreamEnded)
             if isinstance(record.event, DELIVERED):
                 self._fold.add(record)
-        self._read = records[-1].sequence
+            self._read = record.sequence
+        if self._read == self.last:
+            return
         loop = asyncio.get_running_loop()
         if self._is_end or loop.time() >= self._due:
             self._tell()
@@ -113,25 +131,48 @@ class ThinStrip:
     async def replayed(self, after: int, upto: int) -> Stretch | None:
         """A message for the records after `after` to `upto`, or some of them, from the log; None: it has none of them.
 
-        Late joiners share it. Raises `Truncated`, `EpochChanged`, `Gone`.
+        Late joiners share it. Raises `Truncated`, `EpochChanged`, `Gone`, `Unavailable`.
         """
         async with self._replaying:
             known = self._replayed
             if known is not None and known[:2] == (after, upto):
                 return known[2]
-            records = await (self._few if self._thinner.is_minmax else self._latest)(after, upto)
+            end = upto if self._thinner.is_minmax else await self._before_loss(after, upto)
+            if self._thinner.is_minmax or end == after:
+                records = await self._tail.read(after, limit=min(PAGE_RECORDS, upto - after))
+            else:
+                records = await self._latest(after, end)
             if not records:
                 return None
-            fold = self._thinner.begin()
-            for record in records:
-                if isinstance(record.event, DELIVERED):
-                    fold.add(record)
-            stretch = self._stretch(after + 1, records[-1].sequence, fold, is_end=isinstance(records[-1].event, StreamEnded))
+            stretch = self._stretched(after + 1, records)
             self._replayed = (after, upto, stretch)
             return stretch
 
-    async def _few(self, after: int, upto: int) -> list[Record]:
-        return await self._tail.read(after, limit=min(PAGE_RECORDS, upto - after))
+    async def is_sound(self, after: int) -> bool:
+        """Whether no record from `after` up to `known` is lost, as far as the log has them. Raises as `replayed`."""
+        async with self._replaying:
+            known = self.known
+            return await self._before_loss(after, known) >= known == self.known
+
+    async def _before_loss(self, after: int, upto: int) -> int:
+        """Up to where the log, as far as it has them still, has records that are not lost; `upto` if none is."""
+        begin, end = self._sound if self._sound[0] <= after <= self._sound[1] else (after, after)
+        while end < upto:
+            try:
+                records = await self._tail.read(end, limit=min(_HEADERS, upto - end), headers=True)
+            except Truncated as error:
+                if error.first > upto:
+                    break
+                end = error.first - 1
+                continue
+            for record in records:
+                if isinstance(record.event, RecordLost):
+                    return max(after, record.sequence - 1)
+                end = record.sequence
+            self._sound = (begin, end)
+            if not records:
+                break
+        return upto
 
     async def _latest(self, after: int, upto: int) -> list[Record]:
         """The last records up to `upto`, one of which is delivered if there is such a one."""
@@ -157,18 +198,48 @@ class ThinStrip:
     def _tell(self) -> None:
         self.close()
         stretch = self._stretch(self.last + 1, self._read, self._fold, is_end=self._is_end)
+        if not self._thinner.is_minmax and self.stretches and not self.stretches[-1].is_lost:
+            self.stretches.pop()  # the new one stands for it too
         self.stretches.append(stretch)
         self.last = self._read
         if stretch.frame is not None:
             self._due = asyncio.get_running_loop().time() + self._thinner.seconds
-        keep = _FRAMES if self._thinner.is_minmax else 1
-        while len(self.stretches) > keep or (len(self.stretches) > 1 and self._size() > _BYTES):
-            self.stretches.pop(0)
+        self._told()
+
+    def _lose(self, sequence: int) -> None:
+        """The record with this sequence is lost: what is folded is told first."""
+        if self._read > self.last:
+            self._tell()
+        before = self.stretches[-1] if self.stretches else None
+        if before is not None and before.is_lost and before.last == sequence - 1:
+            self.stretches[-1] = msgspec.structs.replace(before, last=sequence)
+        else:
+            self.stretches.append(Stretch(sequence, sequence, None, is_lost=True))
+        self.last = self._read = sequence
+        self._is_end = False
+        self._told()
+
+    def _told(self) -> None:
+        """Keep what stays at hand within its bounds, and wake who waits."""
+        while len(self.stretches) > _FRAMES or (len(self.stretches) > 1 and self._size() > _BYTES):
+            self.known = self.stretches.pop(0).last
         self.first = self.stretches[0].first
         self.waking.wake()
 
     def _size(self) -> int:
         return sum(len(stretch.frame.data) for stretch in self.stretches if stretch.frame is not None)
+
+    def _stretched(self, first: int, records: Sequence[Record]) -> Stretch:
+        """One message for these records from the log: up to the first that is lost, or for those that are lost."""
+        is_lost, run = next(itertools.groupby(records, key=lambda record: isinstance(record.event, RecordLost)))
+        taken = list(run)
+        if is_lost:
+            return Stretch(first, taken[-1].sequence, None, is_lost=True)
+        fold = self._thinner.begin()
+        for record in taken:
+            if isinstance(record.event, DELIVERED):
+                fold.add(record)
+        return self._stretch(first, taken[-1].sequence, fold, is_end=isinstance(taken[-1].event, StreamEnded))
 
     def _stretch(self, first: int, last: int, fold: Fold, *, is_end: bool) -> Stretch:
         record = fold.take()
@@ -205,16 +276,34 @@ class ThinSubscription(Subscription):
     def _may_follow(self) -> bool:
         return self.cursor < self._thin.last
 
+    def _is_in_window(self) -> bool:
+        return self._at_hand() is not None
+
+    def _at_hand(self) -> list[Stretch] | None:
+        """What follows the cursor, if that can be said without the log."""
+        ahead = self._ahead()
+        if not self._thinner.is_minmax:  # one stands for all before it, up to a loss
+            return ahead if ahead and self.cursor >= self._thin.known else None
+        fits = ahead and (ahead[0].first == self.cursor + 1 or (ahead[0].is_lost and ahead[0].first <= self.cursor))
+        return ahead if fits else None
+
+    def _ahead(self) -> list[Stretch]:
+        return [stretch for stretch in self._thin.stretches if stretch.last > self.cursor]
+
+    def _jumps(self) -> bool:
+        """Does a message at hand stand for what is before it, too?"""
+        ahead = self._ahead()
+        return bool(ahead) and not ahead[0].is_lost
+
     async def _following(self) -> list[Item] | None:
-        strip = self._thin
-        ahead = [stretch for stretch in strip.stretches if stretch.last > self.cursor]
-        if not self._thinner.is_minmax and ahead:
-            return self._given(ahead[-1])  # it stands for all before it
-        if ahead and ahead[0].first == self.cursor + 1:
-            return [item for stretch in ahead for item in self._given(stretch)]
-        return await self._replay()
+        stretches = self._at_hand()
+        if stretches is None:
+            return await self._replay()
+        return [item for stretch in stretches for item in self._given(stretch)]
 
     async def _paged(self) -> list[Item] | None:
+        if not self._thinner.is_minmax and self._jumps() and await self._thin.is_sound(self.cursor) and self._jumps():
+            return [item for stretch in self._ahead() for item in self._given(stretch)]
         stretch = await self._thin.replayed(self.cursor, self._window())
         return None if stretch is None else self._given(stretch)
 
@@ -243,6 +332,8 @@ class ThinSubscription(Subscription):
 
     def _window(self) -> int:
         strip = self._thin
+        if not self._thinner.is_minmax and self.cursor < strip.known:
+            return strip.known
         inside = [s.last for s in strip.stretches if s.first <= self.cursor < s.last]
         return inside[0] if inside else strip.first - 1
 
@@ -250,6 +341,8 @@ class ThinSubscription(Subscription):
         """Move over a stretch."""
         items: list[Item] = []
         frame = stretch.frame
+        if stretch.is_lost:
+            add_loss(items, max(stretch.first, self.cursor + 1), stretch.last)
         if frame is not None and frame.sequence > self.cursor:
             if frame.sequence > self.cursor + 1:
                 items.append(Skipped(frame.sequence - self.cursor - 1))

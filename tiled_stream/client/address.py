@@ -28,9 +28,11 @@ class Address(msgspec.Struct, frozen=True):
         """URL of the socket for many nodes."""
         return f"{self._ws()}/stream/many?envelope_format=msgpack"
 
-    def single(self, path: tuple[str, ...], start: int | None) -> str:
-        """URL of the stream of one node."""
+    def single(self, path: tuple[str, ...], start: int | None, epoch: str | None = None) -> str:
+        """URL of the stream of one node, from a sequence of this epoch on."""
         query = "" if start is None else f"&start={start}"
+        if start is not None and epoch is not None:
+            query += f"&epoch={quote(epoch, safe='')}"
         return f"{self._ws()}/stream/single/{_quoted(path)}?envelope_format=msgpack{query}"
 
     def array(self, path: tuple[str, ...], taken: str) -> str:

@@ -147,7 +147,11 @@ class Conversation:
             self._lost(lost)
             return True
         self._is_alive = None
-        events = self.session.received(data, self._now())
+        try:
+            events = self.session.received(data, self._now())
+        except Lost as lost:  # a subscription that stood was refused for now
+            self._lost(lost)
+            return True
         if any(isinstance(event, Update | Gap) for event in events):
             self._backoff.progressed()
         self._keep(events)
@@ -213,7 +217,7 @@ class Conversation:
                 self.session.is_many = False
         if not self.session.is_many:
             (followed,) = self.session.subscriptions.values()
-            yield from self._connect_to(self._address.single(followed.view.path, followed.start()))
+            yield from self._connect_to(self._address.single(followed.view.path, followed.start(), followed.epoch))
         self._owed.clear()
         for message in self.session.restart():
             yield Say(message)

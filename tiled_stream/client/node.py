@@ -95,7 +95,8 @@ class FollowedNode:
         first, last, reason = int(message["first"]), int(message["last"]), str(message["reason"])
         # Another life may number from below: there the server's word counts, not what was seen before.
         self.cursor = last if reason == "epoch" or self.cursor is None else max(self.cursor, last)
-        return Gap(first=first, last=last, reason=reason, **self._here(now))
+        head = message.get("head")
+        return Gap(first=first, last=last, reason=reason, head=None if head is None else int(head), **self._here(now))
 
     def _update(self, kind: str, message: dict[str, Any]) -> list[Event]:
         sequence = int(message["sequence"])

@@ -2,7 +2,7 @@
 
 On `/stream/many` each message comes as `[subscription, node, message]`; on `/stream/single` it comes bare and there is one
 subscription. What must stay true: after any number of lost connections each subscription is asked for again, from its cursors and
-in its epoch.
+in the epoch that these belong to. A subscription that stood is not over because the server cannot follow it for a while.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class Followed:
         #: All nodes by path: cursors outlive connections, numbers do not.
         self.nodes: dict[Path, FollowedNode] = {view.path: self.root}
         self.by_number: dict[int, FollowedNode] = {}
+        #: The epoch that all cursors belong to.
         self.epoch: str | None = None
+        #: Another one that the log is in, and the nodes whose notice of it has not come yet.
+        self._next_epoch: str | None = None
+        self._unnoticed: set[Path] = set()
         #: The server has answered. Until then a refusal belongs to whoever asked.
         self.is_answered = False
         self.is_over = False
@@ -50,6 +54,31 @@ class Followed:
             # A node that was not known when the connection was lost was made meanwhile, and nothing of it may be missed.
             return 0 if self.is_answered else self.view.start
         return self.view.start if self.root.cursor is None else self.root.cursor + 1
+
+    def enter(self, epoch: str | None) -> None:
+        """The log is in this epoch. The first one counts at once, another one when each node that has a cursor was notified.
+
+        So a connection that is lost before the notice came names the old epoch, and the notice comes again.
+        """
+        if epoch is None or epoch in (self.epoch, self._next_epoch):
+            return
+        self._next_epoch = epoch
+        self._unnoticed = set() if self.epoch is None else {path for path, node in self.nodes.items() if node.cursor}
+        self._settle_epoch()
+
+    def noticed(self, path: Path, epoch: str | None) -> None:
+        """The notice of another epoch came for a node."""
+        self.enter(epoch)
+        self.forget(path)
+
+    def forget(self, path: Path) -> None:
+        """No notice is expected for this node any more."""
+        self._unnoticed.discard(path)
+        self._settle_epoch()
+
+    def _settle_epoch(self) -> None:
+        if self._next_epoch is not None and not self._unnoticed:
+            self.epoch, self._next_epoch = self._next_epoch, None
 
     def cursors(self) -> dict[str, int]:
         """The last sequence of each node of a subtree, by path relative to the addressed one. Nodes without any take `start`."""
@@ -119,6 +148,8 @@ class Session:
 
     def _of_single(self, message: dict[str, Any], now: datetime) -> list[Event]:
         (followed,) = self.subscriptions.values()
+        if "sequence" not in message:
+            self._epoch_of(followed, followed.root, message)
         events = followed.root.take(message, now)
         if not followed.is_answered:
             followed.is_answered = True  # by the schema, which comes first
@@ -140,11 +171,13 @@ class Session:
         known = followed.by_number.get(node)
         if known is None:
             return []  # of a node that was never announced: nothing can be said about it
+        self._epoch_of(followed, known, body)
         events = known.take(body, now)
         if kind == "live" and known.cursor is None:
             known.cursor = known.head  # nothing was replayed: it goes on from what it had
         elif kind == "deleted" and node:
             followed.nodes.pop(known.path, None)
+            followed.forget(known.path)
         elif kind in ("ended", "deleted") and not node:
             self.drop(followed)
         return events
@@ -152,11 +185,13 @@ class Session:
     def _answer(self, followed: Followed, kind: str, body: dict[str, Any], now: datetime) -> list[Event]:
         if kind == "subscribed":
             followed.is_answered = True
-            followed.epoch = body.get("epoch")
+            followed.enter(body.get("epoch"))
             followed.root.family = body.get("structure_family") or ""
             if followed.root.cursor is None:
                 followed.root.cursor = max(int(body["from"]) - 1, 0)
             return []
+        if kind == "error" and followed.is_answered and body.get("status") == 503:
+            raise Lost(1013, str(body.get("detail") or "The server cannot follow this node now."))
         self.drop(followed)
         if kind == "unsubscribed":
             return []
@@ -165,6 +200,14 @@ class Session:
             return []
         root = followed.root
         return [Failed(error=followed.error, subscription=followed.number, path=root.path, sequence=root.cursor or 0, time=now)]
+
+    def _epoch_of(self, followed: Followed, node: FollowedNode, body: dict[str, Any]) -> None:
+        """Take note of an epoch that a schema or the notice of a gap tells."""
+        kind = body.get("type")
+        if kind == "gap" and body.get("reason") == "epoch":
+            followed.noticed(node.path, body.get("epoch"))
+        elif str(kind).endswith("-schema"):
+            followed.enter(body.get("epoch"))
 
     def _appeared(self, followed: Followed, node: int, body: dict[str, Any], now: datetime) -> Event | None:
         path, head = tuple(body["path"]), int(body.get("head") or 0)

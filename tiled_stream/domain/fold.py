@@ -66,11 +66,12 @@ class ContainerTail:
     """What is known about the children of one container, as of `cursor`.
 
     `children` holds every child that a record after `base` spoke of (None: deleted), and those that were read from the
-    catalog since. `moves` are the creations (+1) and deletions (-1) after `base` by sequence, for counting. `has_odd_keys`: one
-    of the creations gave a key that is odd (`domain/nodes.py`).
+    catalog since. `moves` are the creations (+1) and deletions (-1) after `base` by sequence, for counting; `moved` is their
+    sum: with a `base` of 0 the number of children. `has_odd_keys`: one of the creations gave a key that is odd
+    (`domain/nodes.py`).
     """
 
-    __slots__ = ("base", "children", "cursor", "epoch", "has_odd_keys", "moves")
+    __slots__ = ("base", "children", "cursor", "epoch", "has_odd_keys", "moved", "moves")
 
     def __init__(self, base: int, epoch: str | None = None) -> None:
         self.base = base
@@ -78,6 +79,7 @@ class ContainerTail:
         self.epoch = epoch
         self.children: dict[str, Child | Edit | None] = {}
         self.moves: deque[tuple[int, int]] = deque()
+        self.moved = 0
         self.has_odd_keys = False
 
     def fold(self, records: Iterable[Record]) -> None:
@@ -90,12 +92,14 @@ class ContainerTail:
                 )
                 self.children[node.key] = Child(node, 0)
                 self.moves.append((record.sequence, 1))
+                self.moved += 1
                 self.has_odd_keys |= is_odd(node.key)
             elif isinstance(event, ChildMetadataUpdated):
                 self._edit(event, record.time)
             elif isinstance(event, ChildDeleted):
                 self.children[event.key] = None
                 self.moves.append((record.sequence, -1))
+                self.moved -= 1
             self.cursor = record.sequence
 
     def moved_since(self, watermark: int) -> int:

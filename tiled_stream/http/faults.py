@@ -49,6 +49,8 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
 #: What a route that must not be carried out twice says instead of 503 when nothing was done: stock clients repeat an append only
 #: after a 429, for after a 503 of whatever stands between it might have been done.
 UNTOUCHED = 429
+#: They repeat it nine times, so that with this `Retry-After` at least 18 s are bridged.
+_UNTOUCHED_SECONDS = 2.0
 
 
 def status_of(error: errors.TiledStreamError) -> int:
@@ -91,8 +93,10 @@ def _foreseen(request: Request[Any, Any, Any], error: errors.TiledStreamError) -
         headers["X-Tiled-Root"] = base_url(request.scope, request.app.state["edge"].settings.root_path)
     route = request.scope.get("route_handler")
     is_once = route is not None and route.opt.get("once", False)
-    is_untouched = isinstance(error, errors.Unavailable) and not isinstance(error, errors.InDoubt)
-    return error_response(UNTOUCHED if is_once and is_untouched else status_of(error), str(error), headers)
+    if is_once and isinstance(error, errors.Unavailable) and not isinstance(error, errors.InDoubt):
+        headers["Retry-After"] = str(round(max(_UNTOUCHED_SECONDS, error.retry_after)))
+        return error_response(UNTOUCHED, str(error), headers)
+    return error_response(status_of(error), str(error), headers)
 
 
 def _framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

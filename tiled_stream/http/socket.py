@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from ..broadcast.frames import Gap
 from ..domain.errors import Gone, Malformed, TiledStreamError, Unauthenticated, Unavailable
 from ..wire.messages import Envelope
 from .access import Access, Principal
@@ -24,7 +25,7 @@ from .params import Query, header
 from .services import Edge
 from .watch import SendWatch
 
-__all__ = ["CLOSE_CODES", "FRAMES", "REASONS", "Closed", "Socket", "envelope_of", "framed", "head_of_frame"]
+__all__ = ["CLOSE_CODES", "FRAMES", "REASONS", "Closed", "Socket", "envelope_of", "framed", "gap_fields", "head_of_frame"]
 
 Scope = Any
 Receive = Callable[[], Awaitable[Any]]
@@ -246,6 +247,12 @@ def envelope_of(query: Query) -> Envelope:
     if envelope not in ("json", "msgpack"):
         raise Malformed(f"'envelope_format' is json or msgpack, not {envelope!r}.")
     return "json" if envelope == "json" else "msgpack"
+
+
+def gap_fields(gap: Gap) -> dict[str, Any]:
+    """The fields of the notice of a gap."""
+    fields: dict[str, Any] = {"first": gap.first, "last": gap.last, "reason": gap.reason}
+    return fields | {"epoch": gap.epoch, "head": gap.head} if gap.reason == "epoch" else fields
 
 
 def head_of_frame(opcode: int, length: int) -> bytes:

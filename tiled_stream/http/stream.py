@@ -19,8 +19,9 @@ from .access import READ, Access, Principal, check_scopes
 from .answers import null
 from .params import API, Query, base_url, keys_of, segments
 from .services import Edge, ack_of, edge_of
-from .socket import CLOSE_CODES, FRAMES, REASONS, Closed, Receive, Scope, Send, Socket, framed
-from .stream_many import ManySocket, subscribable
+from .socket import CLOSE_CODES, FRAMES, REASONS, Closed, Receive, Scope, Send, Socket, framed, gap_fields
+from .stream_many import ManySocket
+from .subtree import subscribable
 from .watch import SendWatch
 
 __all__ = ["CLOSE_CODES", "FRAMES", "ROUTES", "Streams"]
@@ -68,10 +69,11 @@ class Streams:
 
 
 class _SingleSocket(Socket):
-    """One node: `start` is the sequence to begin with; without it only what comes."""
+    """One node: `start` is the sequence to begin with; without it only what comes. `epoch`: the one that `start` belongs to."""
 
     _keys: tuple[str, ...] = ()
     _after: int | None = None
+    _epoch: str | None = None
     _subscription: Subscription | None = None
     _encoder: MessageEncoder
 
@@ -81,6 +83,7 @@ class _SingleSocket(Socket):
             raise NotFound(f"Streams are at {API}/stream/single/… and {API}/stream/many.")
         self._keys = keys[len(_PLACE) :]
         start = query.get("start")
+        self._epoch = query.get("epoch") or None
         try:
             self._after = None if start is None else min(max(int(start) - 1, 0), _FAR)
         except ValueError:
@@ -91,7 +94,9 @@ class _SingleSocket(Socket):
         at = await subscribable(self.edge, self._keys)
         url = base_url(self.scope, self.edge.settings.root_path)
         self._encoder = MessageEncoder(self.envelope, url, at.path, at.node.structure, at.node.family)
-        self._subscription = await self.edge.hub.subscribe(at.node.id, self._after, self._encoder, floor=at.head)
+        self._subscription = await self.edge.hub.subscribe(
+            at.node.id, self._after, self._encoder, floor=at.head, epoch=self._epoch
+        )
 
     async def leave(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -102,7 +107,7 @@ class _SingleSocket(Socket):
         subscription = self._subscription
         assert subscription is not None
         watch.begin()
-        await self.send_message(self._encoder.schema())
+        await self.send_message(self._encoder.schema(epoch=subscription.present_epoch))
         while True:
             watch.end()
             batch = await subscription.take()
@@ -137,7 +142,7 @@ class _SingleSocket(Socket):
     def _message(self, item: Frame | Gap) -> bytes:
         if isinstance(item, Frame):
             return item.data
-        return self._encoder.notice("gap", first=item.first, last=item.last, reason=item.reason)
+        return self._encoder.notice("gap", **gap_fields(item))
 
 
 ROUTES = [close_stream, get_single]

@@ -8,13 +8,14 @@ it says wait in a short queue, and as long as that is full nothing more is heard
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from ..broadcast.bundle import Bundle
 from ..broadcast.hub import Frame, Gap, Item, Over, Skipped
-from ..domain.errors import Gone, Malformed, NotFound, TiledStreamError
+from ..domain.errors import Gone, Malformed, NotFound, TiledStreamError, Unavailable
 from ..domain.nodes import Node
 from ..nodes.repository import Located
 from ..wire.many import Auth, Ping, Said, Subscribe, dump, prefix_of, said, suffix_of
@@ -24,11 +25,11 @@ from .faults import status_of
 from .groups import Group, Out, Part, encoder_of
 from .params import base_url
 from .services import Edge
-from .socket import REASONS, Closed, Receive, Scope, Send, Socket, head_of_frame
-from .subtree import Child, children, told
+from .socket import REASONS, Closed, Receive, Scope, Send, Socket, gap_fields, head_of_frame
+from .subtree import Child, children, subscribable, told
 from .watch import SendWatch
 
-__all__ = ["ManySocket", "subscribable"]
+__all__ = ["ManySocket"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +45,6 @@ _FAR = 1 << 53
 
 class _Full(Exception):
     """The socket holds as much as it may."""
-
-
-async def subscribable(edge: Edge, keys: tuple[str, ...]) -> Located:
-    """The node at these keys. `NotFound` for what has no log of its own."""
-    at = await edge.browse.resolve(keys)
-    if at.column is not None:
-        raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
-    if at.inside:
-        raise NotFound(f"{at.path[-1]!r} lies inside of a registered file; subscribe to that.")
-    if at.is_above:
-        raise NotFound(f"/{'/'.join(at.path)} lies above what is mounted and has no stream; subscribe below it.")
-    return at
 
 
 class ManySocket(Socket):
@@ -78,6 +67,7 @@ class ManySocket(Socket):
         self.edge.hub.dismiss(self._bundle.nudge)
         for group in list(self._groups.values()):
             await self._finish(group)
+        await self._bundle.close()
 
     # ------------------------------------------------------------ the client says
 
@@ -183,7 +173,7 @@ class ManySocket(Socket):
         encoder, thin = encoder_of(self.envelope, url, at, wanted=group.wanted, view=group.view)
         begin = None if after is None else min(after, _FAR)
         subscription = await self.edge.hub.subscribe(
-            at.node.id, begin, encoder, floor=at.head, epoch=group.wanted.epoch, thin=thin
+            at.node.id, begin, encoder, floor=at.head, epoch=group.wanted.epoch if begin else None, thin=thin
         )
         if group.is_over:  # meanwhile
             await subscription.leave()
@@ -217,7 +207,7 @@ class ManySocket(Socket):
     async def _descend(self, containers: list[Part]) -> None:
         """Tell all nodes below, in breadth. The containers are followed once that is done, so that later ones come later."""
         for parent in containers:  # grows
-            async for child in children(self.edge.browse, parent.at, first=1, last=parent.horizon):
+            async for child in children(self.edge, parent.at, first=1, last=parent.horizon):
                 part = await self._admit(parent, child, is_new=parent.is_new)
                 if part is not None and part.has_children:
                     containers.append(part)
@@ -227,7 +217,7 @@ class ManySocket(Socket):
     async def _fill(self, parent: Part, gap: Gap) -> None:
         """Children whose creation stands in records that cannot be given."""
         containers = []
-        async for child in children(self.edge.browse, parent.at, first=max(gap.first, parent.horizon + 1), last=gap.last):
+        async for child in children(self.edge, parent.at, first=max(gap.first, parent.horizon + 1), last=gap.last):
             part = await self._admit(parent, child, is_new=True)
             if part is not None and part.has_children:
                 containers.append(part)
@@ -238,7 +228,7 @@ class ManySocket(Socket):
         group, at = parent.group, child.at
         after = 0 if is_new else group.after(at.path, child.created)
         try:
-            part = await self._join(group, at, after, is_new=is_new)
+            part = await self.edge.hub.patiently(lambda: self._join(group, at, after, is_new=is_new))
         except Gone:
             return None
         except NotFound as error:
@@ -257,6 +247,9 @@ class ManySocket(Socket):
             part = await self._join(group, at, 0, is_new=True)
         except Gone:
             return
+        except Unavailable:  # the others are not held up
+            self._start(group, self._born_later(parent, at))
+            return
         except _Full:
             await self._finish(group)
             out.add(prefix_of(self.envelope, group.wanted.id, 0), self._dump("error", status=429, detail=_FULL))
@@ -268,6 +261,14 @@ class ManySocket(Socket):
         for data in self._introduction(part):
             out.add(part.prefix, data)
         self._bundle.add(part, part.subscription)
+
+    async def _born_later(self, parent: Part, at: Located) -> None:
+        """As `_born`, once the log can be reached again."""
+        with contextlib.suppress(Gone):
+            part = await self.edge.hub.patiently(lambda: self._join(parent.group, at, 0, is_new=True))
+            part.horizon = 0
+            await self._introduce(part)
+            self._bundle.add(part, part.subscription)
 
     def _without_stream(self, group: Group, at: Located, reason: str) -> list[tuple[bytes, bytes]]:
         """A node that is there, and of which nothing will come."""
@@ -307,7 +308,7 @@ class ManySocket(Socket):
             elif isinstance(item, Skipped):
                 out.add(part.prefix, self._dump("thinned", skipped=item.count))
             elif isinstance(item, Gap):
-                out.add(part.prefix, self._dump("gap", first=item.first, last=item.last, reason=item.reason))
+                out.add(part.prefix, self._dump("gap", **gap_fields(item)))
                 out.gaps += 1
                 if part.has_children:
                     self._start(group, self._fill(part, item))
@@ -324,17 +325,21 @@ class ManySocket(Socket):
         group = part.group
         if part.is_root and group.wanted.subtree and why.reason == "ended":
             # Its end is told once what was written below it by now is delivered.
-            others = [p for p in group.parts if p is not part]
-            heads = await self.edge.log.heads([p.at.node.id for p in others])
-            group.owed = {p: h for p, h in zip(others, heads, strict=True) if h is not None and h > p.subscription.cursor}
-            self._ending.add(group)
             self._bundle.discard(part)
-            self._bundle.nudge()
+            self._ending.add(group)
+            self._start(group, self._end_later(group, part))
         elif part.is_root:
             await self._over(group, why, out)
         else:
             out.add(part.prefix, self._ending_of(why))
             await self._drop(part)
+
+    async def _end_later(self, group: Group, root: Part) -> None:
+        """Find out what is to be delivered before the end."""
+        others = [part for part in group.parts if part is not root]
+        heads = await self.edge.hub.patiently(lambda: self.edge.log.heads([part.at.node.id for part in others]))
+        left = [(part, head) for part, head in zip(others, heads, strict=True) if head is not None and part in group.parts]
+        group.owed = {part: head for part, head in left if head > part.subscription.cursor}
 
     async def _over(self, group: Group, why: Over, out: Out) -> None:
         await self._finish(group)

@@ -9,6 +9,7 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +18,24 @@ from ..domain.errors import NotFound
 from ..domain.nodes import Node
 from ..domain.search import Page, Search
 from ..nodes.repository import Located
-from ..query.browse import Browse
 from ..wire.structures import structure_to_wire
+from .services import Edge
 
-__all__ = ["Child", "children", "told"]
+__all__ = ["Child", "children", "subscribable", "told"]
 
 _PAGE = 200
+
+
+async def subscribable(edge: Edge, keys: tuple[str, ...]) -> Located:
+    """The node at these keys. `NotFound` for what has no log of its own."""
+    at = await edge.browse.resolve(keys)
+    if at.column is not None:
+        raise NotFound(f"{at.column!r} is a column of a table; subscribe to the table.")
+    if at.inside:
+        raise NotFound(f"{at.path[-1]!r} lies inside of a registered file; subscribe to that.")
+    if at.is_above:
+        raise NotFound(f"/{'/'.join(at.path)} lies above what is mounted and has no stream; subscribe below it.")
+    return at
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -32,21 +45,22 @@ class Child(msgspec.Struct, frozen=True):
     created: int
 
 
-async def children(browse: Browse, parent: Located, *, first: int, last: int) -> AsyncIterator[Child]:
+async def children(edge: Edge, parent: Located, *, first: int, last: int) -> AsyncIterator[Child]:
     """The present children that were created by the records `first`…`last` of their parent, oldest first.
 
-    One that was replaced by another of the same key is left out: that one was created later, and is told by its record.
+    Waits while log or catalog cannot be reached. One that was replaced by another of the same key is left out: that one was
+    created later, and is told by its record.
     """
     # It was found before it was subscribed to: the catalog has to be as far as the position that is asked about.
     parent = msgspec.structs.replace(parent, head=max(parent.head, last))
     page = Page(limit=_PAGE)
     while first <= last:
-        listing = await browse.search(parent, Search(), page)
+        listing = await edge.hub.patiently(partial(edge.browse.search, parent, Search(), page))
         for hit in listing.hits:
             if not first <= hit.node.created <= last:
                 continue
             try:
-                at = await browse.resolve(hit.path)
+                at = await edge.hub.patiently(partial(edge.browse.resolve, hit.path))
             except NotFound:  # deleted since
                 continue
             if at.node.id == hit.node.id:

@@ -232,7 +232,8 @@ class Writer:
         async def step(at: Located) -> tuple[NodeId, Accepted]:
             at = _container(at)
             node = self._creation.node(at.node.id, key, command)
-            taken, head = await self._repository.child(at.node.id, key, at.guards or None)
+            found = self._repository.child(at.node.id, key, at.guards or None) if command.key else None
+            taken, head = (None, at.head) if found is None else await found  # a key that is made here is free
             if taken is not None:
                 raise Conflict("/" + "/".join(child_path))
             try:
@@ -294,7 +295,8 @@ class Writer:
         log = at.node.parent or ROOT
         await self._deletion.check_revision(at.node, command.number, log=log)
         event = RevisionDeleted(key=at.node.key, id=at.node.id, number=command.number)
-        position = await self._log.append(log, Draft(event, self._now()))
+        _, head = await self._repository.child(log, at.node.key)
+        position = await self._log.append(log, Draft(event, self._now()), floor=head)
         return log, Accepted(position, at.node, None, path)
 
     async def _end(self, path: tuple[str, ...]) -> tuple[NodeId, Accepted]:
@@ -391,9 +393,7 @@ def _container(at: Located) -> Located:
 
 
 async def _decoded(body: bytes, structure: TableStructure) -> Rows:
-    if len(body) > _BIG:
-        return await asyncio.to_thread(decode_rows, body, structure)
-    return decode_rows(body, structure)
+    return await asyncio.to_thread(decode_rows, body, structure) if len(body) > _BIG else decode_rows(body, structure)
 
 
 def _lost_every_race(path: tuple[str, ...]) -> Conflict:

@@ -4,19 +4,22 @@ Writers validate against it and metadata reads are answered from it, without wai
 then the catalog: the union then cannot miss. A row that is newer than the tail's cursor does no harm: what lies between is
 in the log still and is folded over it at the next look.
 
-Tails are a cache and can be dropped at any moment: a new one begins at the catalog's watermark.
+Tails are a cache and can be dropped at any moment: a new one begins at the catalog's watermark, or without the catalog at a
+position that its parent's tail knows of. The catalog is asked only for what the log cannot tell, so that writes go on while it
+cannot be reached.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from ..catalog.port import Catalog, Stored
-from ..domain.errors import EpochChanged, Gone, NotFound, Truncated
+from ..domain.errors import EpochChanged, Gone, NotFound, Truncated, Unavailable
 from ..domain.events import Draft, Record
 from ..domain.fold import Child, ContainerTail, DataTail, Edit, edited
 from ..domain.nodes import ROOT, Node, NodeId
@@ -28,9 +31,21 @@ from .mounts import Mounts
 __all__ = ["Located", "Repository"]
 
 _PAGE = 1000
+#: A container that is younger, and of which the log knows nothing, is empty: logs remember heads for weeks.
+_FRESH_SECONDS = 24 * 3600.0
+#: Records that a new tail reads from the log at most, before it asks the catalog for a later beginning.
+_WHOLE = 2000
 #: Heads as of one moment, None for a node that was dropped.
 Heads = Mapping[NodeId, int | None]
 _T = TypeVar("_T")
+
+
+class Own(msgspec.Struct, frozen=True):
+    """What is known of a node's own log: persisted up to `sequence`, in `epoch`, and when the node was created."""
+
+    sequence: int
+    epoch: str
+    created: float
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -68,11 +83,20 @@ class _Tail(Protocol):
 class Repository:
     """Finds nodes by path and tells their present. One a process; concurrent use is fine.
 
-    `max_tails` bounds how many containers and how many data nodes are remembered; `max_children` how many children a container.
+    `now` gives seconds since the epoch. `max_tails` bounds how many containers and how many data nodes are remembered; `max_children` how many children a container.
     """
 
-    def __init__(self, log: LogEngine, catalog: Catalog, *, max_tails: int = 20_000, max_children: int = 20_000) -> None:
+    def __init__(
+        self,
+        log: LogEngine,
+        catalog: Catalog,
+        *,
+        max_tails: int = 20_000,
+        max_children: int = 20_000,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._log = log
+        self._now = now
         self._catalog = catalog
         self._max_tails = max_tails
         self._max_children = max_children
@@ -101,21 +125,23 @@ class Repository:
 
     async def _resolve(self, path: tuple[str, ...]) -> Located:
         """By the path in the catalog."""
+        epoch = self._log.epoch  # what is found is known in this one, or the log says that it is over
         heads = await self._heads_along(path)
+        own: Own | None = None
         found = Child(await self._root(heads), 0)
         for depth, key in enumerate(path):
             if found.node.family == "table" and depth == len(path) - 1:
-                return await self._column(found, path, heads)
+                return await self._column(found, path, heads, own)
             if found.node.family != "container":
                 raise _not_found(path)
             if found.node.data_sources:
-                at = await self._present(found, path, heads)
+                at = await self._present(found, path, heads, own)
                 return msgspec.structs.replace(at, inside=path[depth:])
-            child, _ = await self.child(found.node.id, key, heads)
+            child, _ = await self.child(found.node.id, key, heads, own=own)
             if child is None:
                 raise _not_found(path)
-            found = child
-        return await self._present(found, path, heads)
+            found, own = child, Own(child.own, epoch, child.node.time_created)
+        return await self._present(found, path, heads, own)
 
     def recall(self, path: tuple[str, ...]) -> Located | None:
         """What `resolve` would find, as this process last knew it, without asking anybody; None if it does not know all of it.
@@ -158,12 +184,15 @@ class Repository:
             if tail is not None and tail.epoch == position.epoch and tail.cursor == position.sequence - 1:
                 tail.fold([record])
 
-    async def child(self, parent: NodeId, key: str, heads: Heads | None = None) -> tuple[Child | None, int]:
+    async def child(
+        self, parent: NodeId, key: str, heads: Heads | None = None, *, own: Own | None = None
+    ) -> tuple[Child | None, int]:
         """The child under `key`, or None, and the sequence of the parent's log as of which that is so.
 
-        `heads`: what the caller has just learnt of heads; a tail that has reached its own need not be read on.
+        `heads`: what the caller has just learnt of heads; a tail that has reached its own need not be read on. `own`: up to
+        where the log of `parent` is known to be persisted. `Unavailable` if only the catalog can tell and cannot be reached.
         """
-        tail = await self._container(parent, heads)
+        tail = await self._container(parent, heads, own)
         if key in tail.children:
             known = tail.children[key]
             if not isinstance(known, Edit):
@@ -202,6 +231,8 @@ class Repository:
     async def census(self, container: NodeId) -> tuple[int, bool]:
         """Exact number of children, and whether any was ever given a key that is odd (`domain/nodes.py`)."""
         tail = await self._container(container)
+        if tail.base == 0:
+            return tail.moved, tail.has_odd_keys  # the tail holds the whole life of this container
         try:
             stored = await self._catalog.node(container)
         except NotFound:
@@ -250,24 +281,24 @@ class Repository:
         except NotFound:
             return None
 
-    async def _column(self, table: Child, path: tuple[str, ...], heads: Heads) -> Located:
-        at = await self._present(table, path[:-1], heads)
+    async def _column(self, table: Child, path: tuple[str, ...], heads: Heads, own: Own | None) -> Located:
+        at = await self._present(table, path[:-1], heads, own)
         structure = at.node.structure
         if not isinstance(structure, TableStructure) or path[-1] not in structure.columns:
             raise _not_found(path)
         return Located(at.node, path, at.head, path[-1])
 
-    async def _present(self, child: Child, path: tuple[str, ...], heads: Heads | None = None) -> Located:
+    async def _present(self, child: Child, path: tuple[str, ...], heads: Heads | None = None, own: Own | None = None) -> Located:
         node = child.node
         if node.family == "container":
-            tail = await self._container(node.id, heads)
+            tail = await self._container(node.id, heads, own)
             if node.id == ROOT:
                 root = tail.children.get("")
                 node = root.node if isinstance(root, Child) else node
             return Located(node, path, tail.cursor)
         data = self._data.get(node.id)
         if data is None:
-            data = DataTail(node.data_sources, child.own, self._log.epoch)
+            data = DataTail(node.data_sources, child.own, own.epoch if own is not None else self._log.epoch)
             self._remember(self._data, node.id, data)
         else:
             self._data.move_to_end(node.id)
@@ -282,12 +313,15 @@ class Repository:
             node = msgspec.structs.replace(node, data_sources=data.data_sources)
         return Located(node, path, data.cursor)
 
-    async def _container(self, id: NodeId, heads: Heads | None = None) -> ContainerTail:
+    async def _container(self, id: NodeId, heads: Heads | None = None, own: Own | None = None) -> ContainerTail:
         tail = self._containers.get(id)
         if tail is not None:
             self._containers.move_to_end(id)
             if len(tail.children) > self._max_children:
                 tail = await self._shortened(id, tail)
+        elif own is not None and await self._can_begin(id, own, heads):
+            tail = ContainerTail(own.sequence, own.epoch)
+            self._remember(self._containers, id, tail)
         missing: int | None = 0
         tried = -1
         while tail is None or (missing := await self._catch_up(id, tail, heads)) is not None:
@@ -298,8 +332,11 @@ class Repository:
         return tail
 
     async def _shortened(self, id: NodeId, tail: ContainerTail) -> ContainerTail | None:
-        """None (begin anew) if that would forget at least half of the children; else they are still owed and stay."""
-        watermark = await self._watermark(id)
+        """None (begin anew) if that would forget at least half of the children; else they are not persisted yet and stay."""
+        try:
+            watermark = await self._watermark(id)
+        except Unavailable:
+            return tail
         return None if watermark - tail.base > self._max_children // 2 or watermark == tail.cursor else tail
 
     async def _watermark(self, id: NodeId) -> int:
@@ -309,6 +346,15 @@ class Repository:
             raise
         except NotFound:
             return 0  # created, but not persisted yet: its log is whole
+
+    async def _can_begin(self, id: NodeId, own: Own, heads: Heads | None) -> bool:
+        """Can a tail of this container begin at `own`, and read the log from there on?"""
+        head = heads.get(id) if heads is not None else None
+        if head is None:
+            head = await self._head(id)
+        if own.sequence == head == 0:  # nothing was ever written to it, or a log forgot that long ago
+            return self._now() - own.created < _FRESH_SECONDS
+        return head - own.sequence <= _WHOLE
 
     async def _catch_up(self, id: NodeId, tail: _Tail, heads: Heads | None = None) -> int | None:
         """Fold all that follows the tail's cursor. If the log does not reach back to it: up to where its records are missing."""

@@ -96,10 +96,12 @@ class MessageEncoder:
             return self._encode(record, self._array_ref(event))
         return None
 
-    def schema(self) -> bytes:
-        """The first message of every connection."""
+    def schema(self, *, epoch: str | None = None) -> bytes:
+        """The first message of every connection; with the epoch of the log on a socket for one node."""
         kind = "array" if self._family == "sparse" else self._family
         fields: dict[str, Any] = {"type": f"{kind}-schema", "version": 1}
+        if epoch is not None:
+            fields["epoch"] = epoch
         if isinstance(self._structure, ArrayStructure | RaggedStructure):
             fields["data_type"] = data_type_to_wire(self._structure.data_type)
         elif isinstance(self._structure, SparseStructure):
