@@ -137,7 +137,7 @@ async def judge(client: httpx.AsyncClient, fleet: Deployment, histories: list[Hi
         for port in (replica.port for replica in fleet.replicas):
             url = f"http://127.0.0.1:{port}/api/v1/table/full/{history.name}"
             answer = await client.get(url, headers={"Accept": "application/vnd.apache.arrow.file"})
-            answer.raise_for_status()
+            assert answer.status_code == 200, answer.text
             stored = numbers_of(answer.content)
             assert len(stored) == len(set(stored)), "twice"
             known = set(history.acknowledged)

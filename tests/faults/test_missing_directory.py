@@ -124,4 +124,4 @@ def test_directory_of_another_deployment_is_refused(tmp_path: Path) -> None:
         create(client, "", "x", "array", array_source([4], [[4]]))
         answer = client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
         assert answer.status_code == 503
-        assert "another deployment" in answer.json()["detail"]
+        assert "belongs to the deployment" in answer.json()["detail"]

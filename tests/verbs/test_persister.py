@@ -115,10 +115,10 @@ async def test_an_event_that_cannot_be_applied_is_put_aside_and_the_others_go_on
     await idle.array("y", shape=(1,))
     real = idle.arrays.apply
 
-    async def apply(batches: Sequence[ArrayBatch]) -> None:
+    async def apply(batches: Sequence[ArrayBatch]) -> list[int]:
         if any(r.sequence == 2 and len(r.payload) == 8 for b in batches for r in b.records):
             raise ValueError("cannot hold this")
-        await real(batches)
+        return await real(batches)
 
     monkeypatch.setattr(idle.arrays, "apply", apply)
     for n in range(4):

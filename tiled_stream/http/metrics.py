@@ -39,7 +39,30 @@ FIGURES: dict[str, tuple[str, str]] = {
     "tiled_stream_persist_seconds_total": ("counter", "Time spent persisting, in seconds."),
     "tiled_stream_persist_failures_total": ("counter", "Rounds that failed; what they held stays owed."),
     "tiled_stream_quarantined_records_total": ("counter", "Records that could not be applied and were put aside."),
-    "tiled_stream_lost_records_total": ("counter", "Records that left the log before they were persisted: it was emptied."),
+    "tiled_stream_lost_records_total": (
+        "counter",
+        "Acknowledged records that log, catalog and storage do not have, found by this process.",
+    ),
+    "tiled_stream_lost_nodes": ("gauge", "Nodes with losses that nobody has accepted, in the whole deployment."),
+    "tiled_stream_fenced_batches_total": ("counter", "Batches that a store refused because it had seen a newer lease."),
+    "tiled_stream_storage_behind_total": ("counter", "Times that a storage had less of a node than the catalog says."),
+    "tiled_stream_reapplied_records_total": (
+        "counter",
+        "Records applied again to a storage that had less than the catalog says.",
+    ),
+    "tiled_stream_reopened_nodes_total": (
+        "counter",
+        "Nodes of which catalog or storage had less than the log says was persisted.",
+    ),
+    "tiled_stream_identity_mismatches_total": ("counter", "Storages that were not those that the catalog knows, at start."),
+    "tiled_stream_heals_total": (
+        "counter",
+        "Rounds in which the servers restored a Redis that lost records, seen by this process.",
+    ),
+    "tiled_stream_healed_records_total": ("counter", "Records that this process has restored in Redis."),
+    "tiled_stream_heal_lost_records_total": ("counter", "Records that no running server could restore in Redis."),
+    "tiled_stream_kept_bytes": ("gauge", "Bytes of records that this process keeps until they are persisted."),
+    "tiled_stream_unkept_records_total": ("counter", "Records not kept any more because of cache_keep_bytes."),
     "tiled_stream_webhook_deliveries_total": ("counter", "Messages of webhooks that receivers took, of this process."),
     "tiled_stream_webhook_failures_total": (
         "counter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ..domain.errors import Gone, InDoubt, Unavailable
 from ..domain.nodes import NodeId
@@ -16,11 +17,15 @@ _REMEMBERED = 20_000
 
 
 class Barrier:
-    """Bounded by `timeout` seconds; past it the answer is `Unavailable`, which a client retries."""
+    """Bounded by `timeout` seconds; past it the answer is `Unavailable`, which a client retries.
 
-    def __init__(self, log: LogEngine, *, timeout: float) -> None:
+    `reason` says why this process cannot persist now; empty if it can, or does not know.
+    """
+
+    def __init__(self, log: LogEngine, *, timeout: float, reason: Callable[[], str] = str) -> None:
         self._log = log
         self._timeout = timeout
+        self._reason = reason
         # Up to where nodes are known to be persisted, the first to be forgotten first. That never goes back (I4).
         self._persisted: OrderedDict[NodeId, int] = OrderedDict()
 
@@ -61,7 +66,9 @@ class Barrier:
                 for node, sequence in owed:
                     await self._log.reached(node, sequence)
         except TimeoutError:
+            reason = self._reason()
             raise Unavailable(
-                f"Storage has not caught up with what was written within {self._timeout:g} s; nothing is lost. Try again.",
+                f"Storage has not caught up with what was written within {self._timeout:g} s; nothing is lost. "
+                + (f"The reason is: {reason}" if reason else "Try again."),
                 retry_after=1.0,
             ) from None

@@ -83,7 +83,8 @@ class _Tail(Protocol):
 class Repository:
     """Finds nodes by path and tells their present. One a process; concurrent use is fine.
 
-    `now` gives seconds since the epoch. `max_tails` bounds how many containers and how many data nodes are remembered; `max_children` how many children a container.
+    `now` gives seconds since the epoch. `max_tails` bounds how many containers and how many data nodes are remembered;
+    `max_children` how many children a container.
     """
 
     def __init__(

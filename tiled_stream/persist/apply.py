@@ -23,7 +23,7 @@ import msgspec
 
 from ..catalog.port import Applied, Catalog, CatalogBatch, Loss
 from ..domain.errors import BodyMissing, Gone, NotFound, Truncated, Unavailable
-from ..domain.events import ChildDeleted, Draft, Record
+from ..domain.events import ChildDeleted, Record
 from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId
 from ..domain.search import Page, Search
@@ -31,17 +31,17 @@ from ..domain.structures import TableStructure
 from ..log.port import Lease, Log
 from ..storage.port import FENCED
 from ..storage.stores import Stores
-from .data_writer import DataWriter, Pending, concerns_storage, in_one_step_or_each
+from .catch_up import CatchUp
+from .data_writer import DataWriter, Pending, in_one_step_or_each
 from .losses import FORGOTTEN, NOT_RESTORED, STORAGE_BEHIND, lost_records, lost_sequences, ranges_of
 from .quarantine import Quarantine
 from .together import together
+from .work import RECORD_BYTES, RECORD_LIMIT, Known, Work
 
 __all__ = ["Apply", "ApplyStats", "Done"]
 
 logger = logging.getLogger(__name__)
 
-_RECORDS = 2000
-_BYTES = 32 << 20
 _PAGE = 300
 #: Seconds until a missing body is looked for again.
 _BODY_SECONDS = 5.0
@@ -61,9 +61,10 @@ class Done(msgspec.Struct, frozen=True):
     records: int = 0
     delay: float = _CREATION_SECONDS[0]
     is_fenced: bool = False
+    error: Unavailable | None = None
 
 
-class ApplyStats(msgspec.Struct):
+class ApplyStats(msgspec.Struct, frozen=True):
     """Figures since the start: records that are lost; batches that a store refused because of a newer lease; how often a
     store had less than the catalog says, and how many records were applied to it again."""
 
@@ -71,24 +72,6 @@ class ApplyStats(msgspec.Struct):
     fenced: int = 0
     behind: int = 0
     reapplied: int = 0
-
-
-class _Known(msgspec.Struct):
-    """A node as this persister last wrote it, under the lease with this fence: saves a look into the catalog."""
-
-    node: Node
-    watermark: int
-    stored: int
-    fence: int
-
-
-class _Work(msgspec.Struct):
-    lease: Lease
-    known: _Known
-    records: tuple[Record, ...]
-    #: How far the store holds the node after this batch; 0: nothing was written to it.
-    stored: int = 0
-    losses: tuple[Loss, ...] = ()
 
 
 class Apply:
@@ -115,16 +98,22 @@ class Apply:
         # Called with each batch before the watermark moves; if it fails, the batch stays pending.
         self._notify = notify
         self._on_loss = on_loss
-        self._known: OrderedDict[NodeId, _Known] = OrderedDict()
+        self._known: OrderedDict[NodeId, Known] = OrderedDict()
         self._max_known = max_known
         # How often nodes were looked for in the catalog in vain.
         self._missing: OrderedDict[NodeId, int] = OrderedDict()
-        self.stats = ApplyStats()
+        self._lost = self._fenced = 0
+        self._catch_up = CatchUp(log, stores, self._data, self._losses)
+
+    @property
+    def stats(self) -> ApplyStats:
+        """Figures since the start."""
+        return ApplyStats(self._lost, self._fenced, self._catch_up.count, self._catch_up.reapplied)
 
     async def containers(self, leases: Sequence[Lease]) -> tuple[list[Done], list[Lease]]:
         """Do the containers among `leases`; returns what was done and the leases of the others."""
         begun = await together(self._begin_container(lease) for lease in leases)
-        work = [item for item in begun if isinstance(item, _Work)]
+        work = [item for item in begun if isinstance(item, Work)]
         others = [item for item in begun if isinstance(item, Lease)]
         for item in work:
             await self._delete_storage(item.records)
@@ -133,22 +122,30 @@ class Apply:
     async def data(self, leases: Sequence[Lease]) -> list[Done]:
         """Do the data nodes."""
         begun = await together(self._begin_data(lease) for lease in leases)
-        work = [item for item in begun if isinstance(item, _Work)]
+        work = [item for item in begun if isinstance(item, Work)]
         done = [item for item in begun if isinstance(item, Done)]
         answers = await self._data.apply([_pending(item) for item in work])
-        ready: list[_Work] = []
+        ready: list[Work] = []
         for item, answer in zip(work, answers, strict=True):
+            if isinstance(answer, Unavailable):  # one store that is not there must not hold up the nodes of the others
+                self.forget([item.lease.node])
+                done.append(Done(item.lease, None, error=answer))
+                continue
             item.stored = answer or 0
-            is_behind = answer is not None and answer < max(item.known.stored, _last(item))
-            if answer != FENCED and (is_behind or await self._may_be_behind(item, answer)):
-                item.stored = await self._catch_up(item)
+            try:
+                if answer != FENCED and await self._catch_up.is_needed(item, answer):
+                    item.stored = await self._catch_up.run(item)
+            except Unavailable as error:
+                self.forget([item.lease.node])
+                done.append(Done(item.lease, None, error=error))
+                continue
             if item.stored == FENCED:
-                self.stats.fenced += 1
+                self._fenced += 1
                 self.forget([item.lease.node])
                 done.append(Done(item.lease, None, is_fenced=True))
                 continue
-            if item.stored > item.lease.head:
-                await self._append_again(item)
+            if item.stored > max(item.lease.head, item.last):
+                await self._catch_up.append_again(item)
             ready.append(item)
         if ready:
             done += await self._to_catalog(ready)
@@ -179,14 +176,14 @@ class Apply:
             losses = self._losses(node, [(held + 1, last)], STORAGE_BEHIND)
         elif not _is_held(known.node, held, missing):
             losses = self._losses(node, ranges_of(missing), FORGOTTEN)
-        for begin in range(missing.start, missing.stop, _RECORDS) if missing else (0,):
-            records = lost_records(range(begin, min(begin + _RECORDS, missing.stop))) if missing else ()
-            await self._to_catalog([_Work(lease, known, records, losses=losses)])
+        for begin in range(missing.start, missing.stop, RECORD_LIMIT) if missing else (0,):
+            records = lost_records(range(begin, min(begin + RECORD_LIMIT, missing.stop))) if missing else ()
+            await self._to_catalog([Work(lease, known, records, losses=losses)])
             losses = ()
 
     # ------------------------------------------------------------ beginning
 
-    async def _begin_container(self, lease: Lease) -> _Work | Lease | None:
+    async def _begin_container(self, lease: Lease) -> Work | Lease | None:
         """What is to be done for a container; the lease of anything else; None for a node that is gone."""
         try:
             known = await self._look(lease)
@@ -197,10 +194,10 @@ class Apply:
             return lease
         if known is None and not await self._is_container_log(lease.node):
             return lease  # its turn comes after the containers; it may be created by one of them
-        known = known or _Known(Node(lease.node, "", None, "container"), 0, 0, lease.fence)
+        known = known or Known(Node(lease.node, "", None, "container"), 0, 0, lease.fence)
         return await self._read(lease, known)
 
-    async def _begin_data(self, lease: Lease) -> _Work | Done | None:
+    async def _begin_data(self, lease: Lease) -> Work | Done | None:
         """What is to be done for a data node; `Done` if it is not possible yet; None for a node that is gone."""
         try:
             known = await self._look(lease)
@@ -216,7 +213,7 @@ class Apply:
             logger.error("Persisting of one node is held up: %s", error)
             return Done(lease, None, delay=_BODY_SECONDS)
 
-    async def _look(self, lease: Lease) -> _Known | None:
+    async def _look(self, lease: Lease) -> Known | None:
         """The node as remembered, if the lease confirms it; else as the catalog has it. None: not in the catalog. Raises
         `Gone`."""
         known = self._known.get(lease.node)
@@ -225,7 +222,7 @@ class Apply:
             return known
         return await self._from_catalog(lease)
 
-    async def _from_catalog(self, lease: Lease) -> _Known | None:
+    async def _from_catalog(self, lease: Lease) -> Known | None:
         self._known.pop(lease.node, None)
         try:
             stored = await self._catalog.node(lease.node)
@@ -233,27 +230,27 @@ class Apply:
             raise
         except NotFound:
             return None
-        known = self._known[lease.node] = _Known(stored.node, stored.watermark, stored.stored, lease.fence)
+        known = self._known[lease.node] = Known(stored.node, stored.watermark, stored.stored, lease.fence)
         while len(self._known) > self._max_known:
             self._known.popitem(last=False)
         return known
 
-    async def _read(self, lease: Lease, known: _Known) -> _Work:
+    async def _read(self, lease: Lease, known: Known) -> Work:
         """The records after the watermark. Those that the log does not have any more are there as `RecordLost`."""
         try:
-            records = await self._log.read(lease.node, known.watermark, limit=_RECORDS, max_bytes=_BYTES)
+            records = await self._log.read(lease.node, known.watermark, limit=RECORD_LIMIT, max_bytes=RECORD_BYTES)
         except Truncated as error:
-            lost = range(known.watermark + 1, min(error.first, known.watermark + 1 + _RECORDS))
+            lost = range(known.watermark + 1, min(error.first, known.watermark + 1 + RECORD_LIMIT))
             held = await self._stores.watermark(known.node)
             ranges = [] if _is_held(known.node, held, lost) else ranges_of(lost)
-            return _Work(lease, known, lost_records(lost), losses=self._losses(lease.node, ranges, FORGOTTEN))
+            return Work(lease, known, lost_records(lost), losses=self._losses(lease.node, ranges, FORGOTTEN))
         losses = self._losses(lease.node, ranges_of(lost_sequences(records)), NOT_RESTORED)
-        return _Work(lease, known, tuple(records), losses=losses)
+        return Work(lease, known, tuple(records), losses=losses)
 
     async def _is_container_log(self, node: NodeId) -> bool:
         """By its records. A log with nothing but an end could be either and can wait for its node to appear."""
         try:
-            records = await self._log.read(node, 0, limit=_RECORDS, headers=True)
+            records = await self._log.read(node, 0, limit=RECORD_LIMIT, headers=True)
         except Truncated:
             return False
         return any(type(r.event).__name__.startswith(("Child", "Revision")) for r in records)
@@ -265,70 +262,6 @@ class Apply:
             self._missing.popitem(last=False)
         first, most = _CREATION_SECONDS
         return min(most, first * 1.5 ** min(tries - 1, 30))
-
-    # ------------------------------------------------------------ storage
-
-    async def _may_be_behind(self, item: _Work, answer: int | None) -> bool:
-        """The log says that less is persisted than the catalog does, and no store was asked: is the store behind?"""
-        if answer is not None or not item.known.stored or item.lease.after >= item.known.stored:
-            return False
-        held = await self._stores.watermark(item.known.node)
-        return held is not None and held < item.known.stored
-
-    async def _catch_up(self, item: _Work) -> int:
-        """Apply to a store that is behind the catalog what the log still has; the rest is lost. Returns its watermark, or
-        `FENCED`.
-
-        (It was restored from an older backup, or begun anew.)
-        """
-        known, node = item.known, item.known.node
-        held = await self._stores.watermark(node)
-        assert held is not None  # its store has just answered
-        target = max(known.stored, _last(item))
-        self.stats.behind += 1
-        logger.warning("The storage of node %s has its records up to %d, not %d: applying them again.", node.id, held, target)
-        while held < target:
-            records, lost = await self._again(node.id, held, target)
-            concerned = range(lost.start, min(lost.stop, known.stored + 1))
-            item.losses += self._losses(node.id, ranges_of(concerned), STORAGE_BEHIND)
-            pending = Pending(node, known.watermark, held, item.lease.fence, records, is_forced=True)
-            answer = (await self._data.apply([pending]))[0]
-            if answer == FENCED:
-                return FENCED
-            if answer is None or answer <= held:
-                raise Unavailable(f"The storage of node {node.id} does not take records after {held}; it is tried again.")
-            self.stats.reapplied += len(records) - len(lost)
-            held = answer
-        return held
-
-    async def _append_again(self, item: _Work) -> None:
-        """The store holds more than the log ever had: an older log was lost, and its sequences were given again.
-
-        The store has skipped these records for old ones. They are appended again behind what it holds, so that nothing is lost.
-        """
-        drafts = [Draft(r.event, r.time, r.payload) for r in item.records if concerns_storage(r)]
-        if drafts:
-            await self._log.append(item.lease.node, *drafts, floor=item.stored)
-            logger.error(
-                "The storage of node %s has records up to %d, the log only up to %d: %d records were appended again behind them. "
-                "Was the catalog restored together with an empty log?",
-                item.lease.node,
-                item.stored,
-                item.lease.head,
-                len(drafts),
-            )
-
-    async def _again(self, node: NodeId, held: int, target: int) -> tuple[tuple[Record, ...], range]:
-        """Records after `held` up to `target`, and which of them are lost: those that the log does not have any more."""
-        try:
-            found = await self._log.read(node, held, limit=_RECORDS, max_bytes=_BYTES)
-        except Truncated as error:
-            lost = range(held + 1, min(error.first, target + 1, held + 1 + _RECORDS))
-            return lost_records(lost), lost
-        if not found:  # an emptied log: it ends before the catalog
-            lost = range(held + 1, min(target + 1, held + 1 + _RECORDS))
-            return lost_records(lost), lost
-        return tuple(record for record in found if record.sequence <= target), range(0)
 
     async def _delete_storage(self, records: tuple[Record, ...]) -> None:
         """Remove what deleted nodes kept, before the catalog forgets where it was."""
@@ -350,7 +283,7 @@ class Apply:
 
     # ------------------------------------------------------------ catalog
 
-    async def _to_catalog(self, work: list[_Work]) -> list[Done]:
+    async def _to_catalog(self, work: list[Work]) -> list[Done]:
         batches = [CatalogBatch(w.lease.node, w.known.watermark, w.records, w.stored, w.losses) for w in work]
         if self._notify is not None:
             await self._notify(batches)
@@ -372,9 +305,9 @@ class Apply:
             done.append(Done(item.lease, applied.watermark, len(item.records)))
         return done
 
-    def _learn(self, item: _Work, applied: Applied) -> None:
+    def _learn(self, item: Work, applied: Applied) -> None:
         known = item.known
-        if applied.watermark != _last(item) or self._known.get(item.lease.node) is not known:
+        if applied.watermark != item.last or self._known.get(item.lease.node) is not known:
             self.forget([item.lease.node])  # another worker was faster, or the node was made in this very batch
             return
         known.watermark = applied.watermark
@@ -384,7 +317,7 @@ class Apply:
             tail.fold(item.records)
             known.node = msgspec.structs.replace(known.node, data_sources=tail.data_sources)
         if item.losses:
-            self.stats.lost += sum(loss.last - loss.first + 1 for loss in item.losses)
+            self._lost += sum(loss.last - loss.first + 1 for loss in item.losses)
             self._on_loss()
 
     def _losses(self, node: NodeId, ranges: Sequence[tuple[int, int]], reason: str) -> tuple[Loss, ...]:
@@ -393,12 +326,8 @@ class Apply:
         return tuple(Loss(node, first, last, self._now(), reason) for first, last in ranges)
 
 
-def _pending(item: _Work) -> Pending:
+def _pending(item: Work) -> Pending:
     return Pending(item.known.node, item.known.watermark, item.known.stored, item.lease.fence, item.records)
-
-
-def _last(item: _Work) -> int:
-    return item.records[-1].sequence if item.records else item.known.watermark
 
 
 def _is_held(node: Node, held: int | None, lost: range) -> bool:

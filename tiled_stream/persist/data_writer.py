@@ -48,22 +48,31 @@ class DataWriter:
         self._stores = stores
         self._quarantine = quarantine
 
-    async def apply(self, items: Sequence[Pending]) -> list[int | None]:
+    async def apply(self, items: Sequence[Pending]) -> list[int | Unavailable | None]:
         """The watermark of each node's store afterwards, `FENCED`, or None: nothing here concerned a store.
 
-        `Unavailable` if a store that is needed is not configured here: other processes of the deployment may have it, and the
-        records stay in the log for them (I6).
+        `Unavailable`, as a value, if the store cannot take it now, or is not configured here: other processes of the
+        deployment may have it, and the records stay in the log for them (I6).
         """
-        answers: list[int | None] = [None] * len(items)
+        answers: list[int | Unavailable | None] = [None] * len(items)
         by_store: dict[int, tuple[Any, list[tuple[int, Any]]]] = {}
         for place, item in enumerate(items):
             if _is_external(item.node) or not (item.is_forced or any(map(concerns_storage, item.records))):
                 continue
-            store = self._store(item.node)
+            try:
+                store = self._store(item.node)
+            except Unavailable as error:
+                answers[place] = error
+                continue
             by_store.setdefault(id(store), (store, []))[1].append((place, _batch(item)))
         for store, placed in by_store.values():
             batches = [batch for _, batch in placed]
-            for (place, _), answer in zip(placed, await self._to(store, batches), strict=True):
+            of_store: Sequence[int | Unavailable]
+            try:
+                of_store = await self._to(store, batches)
+            except Unavailable as error:
+                of_store = [error] * len(batches)
+            for (place, _), answer in zip(placed, of_store, strict=True):
                 answers[place] = answer
         return answers
 

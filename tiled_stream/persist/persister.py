@@ -29,13 +29,15 @@ _RENEWALS = 45
 
 
 class PersisterStats(msgspec.Struct):
-    """Figures since the start. `failing_since`: seconds since the epoch of the first of the failures that go on, else None."""
+    """Figures since the start. `failing_since`: seconds since the epoch of the first of the failures that go on, else None;
+    `failing_because`: the latest of them."""
 
     rounds: int = 0
     records: int = 0
     seconds: float = 0.0
     failures: int = 0
     failing_since: float | None = None
+    failing_because: str = ""
 
 
 class Persister:
@@ -130,7 +132,7 @@ class Persister:
 
     async def _round_safely(self) -> int:
         """A round; a dependency that fails is reported, and everything stays owed."""
-        begin = self._now()
+        begin, failures = self._now(), self.stats.failures
         try:
             applied = await self.round()
         except Unavailable as error:
@@ -140,14 +142,17 @@ class Persister:
             logger.exception("Persisting failed; nothing is lost, it is tried again")
             await self._pause(error)
             return 0
+        if applied and self.stats.failures == failures:
+            self.stats.failing_since, self.stats.failing_because = None, ""
         if applied:
-            self.stats.failing_since = None
             self.stats.seconds += max(0.0, self._now() - begin)
         return applied
 
     async def _settle(self, done: Sequence[Done], held: dict[str, Lease]) -> None:
         for item in done:
             held.pop(item.lease.node, None)
+        if (failed := next((item.error for item in done if item.error is not None), None)) is not None:
+            self._note_failure(failed)  # one store; the nodes of the others go on
         settled = await together(self._settle_one(item) for item in done)
         touched = [item.lease.node for item, is_settled in zip(done, settled, strict=True) if is_settled]
         if touched:
@@ -156,6 +161,9 @@ class Persister:
     async def _settle_one(self, item: Done) -> bool:
         if item.is_fenced:
             await self._fenced(item.lease)
+            return False
+        if item.error is not None:
+            await self._log.release(item.lease, delay=self._retry)
             return False
         if item.watermark is None or item.watermark < item.lease.after:  # not possible yet, or not up to where the log begins
             await self._log.release(item.lease, delay=item.delay if item.watermark is None else 0.0)
@@ -204,8 +212,12 @@ class Persister:
             await self._log.trim(self._retention, now=self._swept)
 
     async def _pause(self, error: BaseException) -> None:
+        self._note_failure(error)
+        await asyncio.sleep(self._retry)
+
+    def _note_failure(self, error: BaseException) -> None:
         self.stats.failures += 1
+        self.stats.failing_because = str(error)
         if self.stats.failing_since is None:
             self.stats.failing_since = self._now()
             logger.warning("Persisting is held up, writes go on into the log: %s", error)
-        await asyncio.sleep(self._retry)

@@ -86,6 +86,8 @@ class Reconciler:
                 await self._compare_suspects()
             except Unavailable as error:
                 logger.info("Log, catalog and storage cannot be compared now, it is tried again: %s", error)
+            except Exception:  # a supervisor: readers compare for themselves meanwhile
+                logger.exception("Comparing log, catalog and storage failed; it is tried again")
             self._wake.clear()
             if not self._suspects and not self._is_stopping:
                 try:

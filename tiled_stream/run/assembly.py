@@ -80,7 +80,7 @@ class Assembly:
     ) -> None:
         log, catalog = engines.log, engines.catalog
         stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
-        barrier = Barrier(log, timeout=settings.barrier_timeout_seconds)
+        barrier = Barrier(log, timeout=settings.barrier_timeout_seconds, reason=lambda: self.persister.stats.failing_because)
         repository = Repository(log, catalog)
         self._settings = settings
         self._log = log
@@ -96,6 +96,12 @@ class Assembly:
         self.quarantine = Quarantine(places.quarantine)
         self._hooks = hooks
         complete = Completeness(catalog, compared, epoch=lambda: log.epoch, suspect=lambda node: self.reconciler.suspect(node))
+
+        def forget() -> None:
+            """What was persisted may not be any more: a backup was restored, or something was lost."""
+            barrier.forget()
+            complete.forget()
+
         self._apply = Apply(
             log,
             catalog,
@@ -103,9 +109,9 @@ class Assembly:
             quarantine=self.quarantine,
             now=time.time,
             notify=None if hooks is None else hooks.outbox.take,
-            on_loss=complete.forget,
+            on_loss=forget,
         )
-        self.reconciler = Reconciler(log, catalog, compared, self._apply, on_change=complete.forget)
+        self.reconciler = Reconciler(log, catalog, compared, self._apply, on_change=forget)
         self.persister = Persister(
             log,
             self._apply,
@@ -189,9 +195,9 @@ class Assembly:
             raise Unavailable("This server is stopping.")
         if self._settings.persist and (self._persisting is None or self._persisting.done()):
             raise Unavailable("The persister does not run.")
-        oldest = (await self._log.lag()).oldest
         if self._settings.is_shared_log:
-            return  # a storage that is behind concerns all servers alike, and the log goes on taking writes
+            return  # a log or a storage that is unreachable or behind concerns all servers alike: each answers 429 or 503 itself
+        oldest = (await self._log.lag()).oldest
         if oldest is not None and time.time() - oldest > self._settings.ready_backlog_seconds:
             raise Unavailable("Storage is behind: writes go into the log but are not persisted.")
 

@@ -17,8 +17,9 @@ from ..domain.nodes import Spec
 from ..domain.uris import redacted
 from ..log.claims import Claims
 from ..log.port import LogEngine
+from ..storage.node_directories import Check
 from ..storage.port import ArrayStore, Identified, PartStore, TableStore
-from ..storage.storage_root import Check, StorageRoot, unchecked
+from ..storage.storage_root import StorageRoot
 from ..storage.tables import Tables
 from .identities import ARRAYS, TABLES
 from .settings import POSTGRES, Settings, SettingsError
@@ -100,7 +101,7 @@ def engines_of(
     catalog = catalog_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
     # What is temporary belongs to nobody afterwards, so its storage is not marked.
     root = None if places.arrays is None or settings.temp else StorageRoot(places.arrays)
-    check = root.check if root is not None else unchecked
+    check = root.check if root is not None else None
     sql = _sql_tables(settings, places)
     storages: dict[str, Identified] = {}
     if root is not None:
@@ -150,7 +151,7 @@ def catalog_at(
     return PostgresCatalog(place, init=init, pool_size=pool_size, root_metadata=root_metadata, root_specs=root_specs)
 
 
-def _log(settings: Settings, places: Places, check: Check) -> LogEngine:
+def _log(settings: Settings, places: Places, check: Check | None) -> LogEngine:
     if places.log is None:
         from ..log.memory import MemoryLog
 
@@ -179,7 +180,7 @@ def _log(settings: Settings, places: Places, check: Check) -> LogEngine:
     )
 
 
-def _claims(settings: Settings, places: Places, check: Check) -> Claims | None:
+def _claims(settings: Settings, places: Places, check: Check | None) -> Claims | None:
     if places.arrays is None or not settings.cache_claim_bytes:
         return None
     directory = places.arrays / ".claims"
@@ -215,7 +216,7 @@ def _writable(write: Sequence[str]) -> tuple[Path | None, Path | str | None, str
     return arrays, tables, scheme
 
 
-def _arrays(places: Places, check: Check) -> ArrayStore | None:
+def _arrays(places: Places, check: Check | None) -> ArrayStore | None:
     if places.arrays is None:
         return None
     from ..storage.zarr_arrays import ZarrArrays
@@ -223,7 +224,7 @@ def _arrays(places: Places, check: Check) -> ArrayStore | None:
     return ZarrArrays(places.arrays, check=check)
 
 
-def _parts(places: Places, check: Check) -> PartStore | None:
+def _parts(places: Places, check: Check | None) -> PartStore | None:
     if places.arrays is None:
         return None
     from ..storage.part_files import PartFiles
@@ -232,7 +233,7 @@ def _parts(places: Places, check: Check) -> PartStore | None:
     return PartFiles(places.arrays, split=split, check=check)
 
 
-def _tables(places: Places, sql: TableStore | None, check: Check) -> Tables | None:
+def _tables(places: Places, sql: TableStore | None, check: Check | None) -> Tables | None:
     if places.tables is None and places.arrays is None:
         return None
     files: dict[str, TableStore] = {}
@@ -298,8 +299,13 @@ def _check_writable(path: Path, *, is_directory: bool) -> None:
 
 
 def _path_of(uri: str) -> Path:
-    """``scheme:///abs``, ``scheme://localhost/abs`` and ``scheme://./relative`` (three or four slashes are the same)."""
+    """``scheme:///abs``, ``scheme://localhost/abs`` and ``scheme://./relative`` (three or four slashes are the same).
+
+    ``scheme:///./relative`` is relative too: a path that begins with a dot is never meant from the root of the file system.
+    """
     parts = urlsplit(uri)
-    if parts.netloc in ("", "localhost"):
+    if parts.netloc in ("", "localhost") and not re.match(r"/+\.\.?/", parts.path):
         return Path("/" + unquote(parts.path).lstrip("/"))
+    if parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path).lstrip("/")).absolute()
     return Path(parts.netloc + unquote(parts.path)).absolute()
