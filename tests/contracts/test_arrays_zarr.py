@@ -9,9 +9,12 @@ import pytest
 
 from tiled_stream.storage.zarr_arrays import ZarrArrays
 from tiled_stream.testing.array_contract import ArrayStoreContract, Reopen
+from tiled_stream.testing.file_fence_contract import FileFenceContract, Opened
 
 
-class TestZarrArrays(ArrayStoreContract):
+class ZarrArraysContract(ArrayStoreContract):
+    """Of one level of compression."""
+
     level = 0
 
     @pytest.fixture
@@ -35,5 +38,20 @@ class TestZarrArrays(ArrayStoreContract):
         await stores[-1].close()
 
 
-class TestZarrArraysCompressed(TestZarrArrays):
+class TestZarrArrays(ZarrArraysContract, FileFenceContract):
+    @pytest.fixture
+    async def opened(self, tmp_path: Path) -> AsyncIterator[Opened]:
+        stores = []
+
+        async def another() -> ZarrArrays:
+            stores.append(ZarrArrays(tmp_path, level=self.level))
+            await stores[-1].open()
+            return stores[-1]
+
+        yield another
+        for store in stores:
+            await store.close()
+
+
+class TestZarrArraysCompressed(ZarrArraysContract):
     level = 1

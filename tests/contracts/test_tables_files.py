@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import pyarrow
 import pytest
 
 from tiled_stream.storage.file_tables import FileTables
 from tiled_stream.storage.table_formats import ArrowFormat, CsvFormat, ParquetFormat, TableFormat
+from tiled_stream.testing.fence_contract import FenceContract
+from tiled_stream.testing.file_fence_contract import FileFenceContract, Opened
 from tiled_stream.testing.table_contract import Reopen, TableStoreContract
+from tiled_stream.testing.table_history import TableHistory
 from tiled_stream.testing.table_model import COLUMNS
 
 
@@ -39,6 +43,19 @@ class FileTablesContract(TableStoreContract):
         yield again
         await stores[-1].close()
 
+    @pytest.fixture
+    async def opened(self, tmp_path: Path) -> AsyncIterator[Opened]:
+        stores = []
+
+        async def another() -> FileTables:
+            stores.append(FileTables(tmp_path, self.kind))
+            await stores[-1].open()
+            return stores[-1]
+
+        yield another
+        for store in stores:
+            await store.close()
+
     @pytest.fixture(autouse=True)
     def only_what_it_can_hold(self, request: pytest.FixtureRequest) -> None:
         """A type that the format refuses at creation never reaches it."""
@@ -53,6 +70,21 @@ class TestArrowTables(FileTablesContract):
 
     def test_it_holds_every_type(self) -> None:
         assert all(self.kind.can_hold(pyarrow.schema([("v", declared)])) for declared, _ in COLUMNS.values())
+
+
+class TestFencedTables(FenceContract, FileFenceContract):
+    """How a directory is fenced has nothing to do with the format."""
+
+    kind = ArrowFormat()
+    store = FileTablesContract.store
+    reopen = FileTablesContract.reopen
+    opened = FileTablesContract.opened
+
+    def model(self, random: Random) -> TableHistory:
+        return TableHistory(random)
+
+    async def delete(self, store: FileTables, model: TableHistory) -> None:
+        await model.delete_from(store)
 
 
 class TestParquetTables(FileTablesContract):

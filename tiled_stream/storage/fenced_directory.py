@@ -24,12 +24,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["HOLDS", "HeldDirectory", "HoldLost", "acquire", "has_holds", "stored_watermark", "write_all"]
+__all__ = ["HOLDS", "HeldDirectory", "HoldLost", "acquire", "has_holds", "stored_watermark", "wait_a_moment", "write_all"]
 
 #: The subdirectory of the holds.
 HOLDS = ".applied"
@@ -219,10 +221,11 @@ class HeldDirectory:
 def acquire(place: str, fence: int) -> HeldDirectory | None:
     """Hold the directory `place`, which exists; None if it has been held under a higher fence.
 
-    A hold under the same fence gives way: it is of the same worker, or of a test. `OSError` if others do that all the time.
+    A hold under the same fence gives way: it is one of the same worker, or there are no leases. Two processes that do so at the
+    same time wait a moment at random. `OSError` if that does not help.
     """
     mine: _Name | None = None
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         names = _names(place)
         highest = names[-1] if names else None
         if highest is not None and highest.fence > fence:
@@ -230,6 +233,8 @@ def acquire(place: str, fence: int) -> HeldDirectory | None:
                 _remove_empty(f"{place}/{HOLDS}/{mine}")
             return None
         if mine is None or highest != mine:
+            if mine is not None:
+                wait_a_moment(attempt)
             turn = highest.turn + 1 if highest is not None and highest.fence == fence else 1
             mine = _made(place, _Name(fence, turn, secrets.token_hex(4)))
             continue  # list again
@@ -242,6 +247,11 @@ def acquire(place: str, fence: int) -> HeldDirectory | None:
             continue
         return held
     raise OSError(errno.EBUSY, f"Other processes with the same fence ({fence}) hold it again and again", place)
+
+
+def wait_a_moment(attempt: int) -> None:
+    """Let another process of the same fence finish; longer after more attempts, 200 ms at most."""
+    time.sleep(random.uniform(0, min(0.2, 0.001 * 2 ** min(attempt, 10))))
 
 
 def has_holds(place: str) -> bool:

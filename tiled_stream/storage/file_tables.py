@@ -25,9 +25,9 @@ from ..domain.events import AssetDeleted, Record, TableWritten
 from ..domain.nodes import NodeId
 from ..domain.structures import TableStructure
 from .engine_thread import EngineThread
-from .fenced_directory import HOLDS, HeldDirectory, HoldLost
+from .fenced_directory import HOLDS, HeldDirectory, HoldLost, wait_a_moment
 from .layout import file_uri
-from .node_directories import TRIES, Check, NodeDirectories, Remembered
+from .node_directories import TRIES, Check, NodeDirectories, Remembered, afterwards
 from .port import FENCED, Allocation, Arrived, TableBatch
 from .table_formats import TableFormat
 from .table_manifest import MANIFEST, Manifest, Segment, read_manifest, runs_of
@@ -150,11 +150,13 @@ class FileTables:
 
     def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
         answers: dict[int, int] = {}
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             self._nodes.check()
+            if attempt > 1:
+                wait_a_moment(attempt)
             left = [n for n in range(len(batches)) if n not in answers]
             if not left:  # and nothing was written below an empty mount point
-                return [answers[n] for n in range(len(batches))]
+                return afterwards(batches, [answers[n] for n in range(len(batches))])
             self._attempt(batches, left, answers)
         raise self._nodes.contended(batches[left[0]].node)
 

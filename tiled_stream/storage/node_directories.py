@@ -15,11 +15,11 @@ from typing import Generic, TypeVar
 
 from ..domain.events import Record
 from ..domain.nodes import NodeId
-from .fenced_directory import HeldDirectory, HoldLost, acquire, has_holds, stored_watermark
+from .fenced_directory import HeldDirectory, HoldLost, acquire, has_holds, stored_watermark, wait_a_moment
 from .layout import array_directory
-from .port import FENCED, ArrayBatch, PartBatch
+from .port import FENCED, ArrayBatch, PartBatch, TableBatch
 
-__all__ = ["KNOWN", "TRIES", "Check", "NodeDirectories", "Remembered", "fresh_records", "is_due"]
+__all__ = ["KNOWN", "TRIES", "Check", "NodeDirectories", "Remembered", "afterwards", "fresh_records", "is_due"]
 
 #: Raises `StorageMissing` if the root is not the directory that it should be.
 Check = Callable[[], None]
@@ -59,7 +59,7 @@ class NodeDirectories:
 
     def change(self, node: NodeId, fence: int, work: Callable[[HeldDirectory], int], *, is_due: Callable[[], bool]) -> int:
         """Do `work` with the hold of a node and return its answer, or that of `hold`."""
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             hold: HeldDirectory | int = 0
             try:
                 hold = self.hold(node, fence, is_due=is_due)
@@ -70,6 +70,7 @@ class NodeDirectories:
                 if isinstance(error, FileNotFoundError) and not isinstance(hold, int) and hold.is_valid():
                     raise
                 self.check()
+                wait_a_moment(attempt)
             except BaseException:
                 self.forget(node)
                 raise
@@ -127,6 +128,12 @@ class NodeDirectories:
 def is_due(batch: ArrayBatch | PartBatch) -> bool:
     """Does this batch begin with nothing, and have something to say?"""
     return batch.after <= 0 and bool(batch.records)
+
+
+def afterwards(batches: Sequence[ArrayBatch | PartBatch | TableBatch], answers: Sequence[int]) -> list[int]:
+    """What a call answers: to each batch that was not fenced, the watermark of its node after all of them."""
+    last = {b.node: answer for b, answer in zip(batches, answers, strict=True) if answer != FENCED}
+    return [answer if answer == FENCED else last[b.node] for b, answer in zip(batches, answers, strict=True)]
 
 
 def fresh_records(batch: ArrayBatch | PartBatch, hold: HeldDirectory) -> list[Record]:

@@ -21,7 +21,7 @@ from ..domain.structures import AwkwardStructure, PartStructure, RaggedStructure
 from .engine_thread import EngineThread
 from .fenced_directory import HeldDirectory
 from .layout import file_uri
-from .node_directories import Check, NodeDirectories, fresh_records, is_due
+from .node_directories import Check, NodeDirectories, afterwards, fresh_records, is_due
 from .port import Allocation, PartBatch
 
 __all__ = ["PartFiles"]
@@ -94,7 +94,7 @@ class PartFiles:
         self._nodes.check()
         answers = [self._nodes.change(b.node, b.fence, partial(self._write, b), is_due=partial(is_due, b)) for b in batches]
         self._nodes.check()  # nothing is confirmed that was written below an empty mount point
-        return answers
+        return afterwards(batches, answers)
 
     def _write(self, batch: PartBatch, hold: HeldDirectory) -> int:
         fresh = fresh_records(batch, hold)

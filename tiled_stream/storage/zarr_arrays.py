@@ -32,7 +32,7 @@ from .chunk_files import METADATA, ChunkWriter, Region, has_all_chunks, read_cel
 from .engine_thread import EngineThread
 from .fenced_directory import HeldDirectory
 from .layout import file_uri
-from .node_directories import KNOWN, Check, NodeDirectories, Remembered, fresh_records, is_due
+from .node_directories import KNOWN, Check, NodeDirectories, Remembered, afterwards, fresh_records, is_due
 from .port import Allocation, ArrayBatch
 from .zarr_metadata import Grid, cell_dtype, chunk_shape
 
@@ -124,7 +124,7 @@ class ZarrArrays:
         self._nodes.check()
         answers = [self._nodes.change(b.node, b.fence, partial(self._write, b), is_due=partial(is_due, b)) for b in batches]
         self._nodes.check()  # nothing is confirmed that was written below an empty mount point
-        return answers
+        return afterwards(batches, answers)
 
     def _write(self, batch: ArrayBatch, hold: HeldDirectory) -> int:
         fresh = fresh_records(batch, hold)
