@@ -109,7 +109,7 @@ async def test_a_server_of_a_version_that_counts_nothing_is_kept_out(new_postgre
         applying = asyncio.create_task(catalog.apply([batch(ROOT, *created(container_node("x")))]), name="apply")
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         async with asyncio.timeout(20):
-            while await ask(new_postgres, waiting) != [(1,)]:
+            while await ask(new_postgres, waiting) != [(1,)]:  # noqa: ASYNC110 - of the server
                 await asyncio.sleep(0.01)
         await former.execute("UPDATE nodes SET watermark = 1, children = 1 WHERE parent IS NULL")
         await transaction.commit()

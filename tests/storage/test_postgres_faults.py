@@ -16,6 +16,7 @@ import pytest
 
 from tests.servers.postgres import PostgresServer, new_database, postgres_server
 from tiled_stream.domain.errors import Unavailable
+from tiled_stream.sql import postgres
 from tiled_stream.storage import postgres_connect
 from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.testing.table_model import TableModel, random_rows, two_columns
@@ -209,7 +210,10 @@ async def test_a_user_who_may_not_make_a_schema_finds_it_made(server: PostgresSe
         await execute(url, "DROP OWNED BY plain", "DROP ROLE plain")
 
 
-async def test_a_lock_that_is_not_let_go(store: PostgresTables, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_that_is_not_let_go(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_connect, "_LIMITS", ("lock_timeout = '100ms'",))
+    store = PostgresTables(url)
+    await store.open()
     model = two_columns()
     for n in range(2):
         model.append(random_rows(Random(n), 3))
@@ -218,23 +222,24 @@ async def test_a_lock_that_is_not_let_go(store: PostgresTables, url: str, monkey
     transaction = hanging.transaction()
     await transaction.start()
     await hanging.fetch("SELECT * FROM tiled_stream.watermarks FOR UPDATE")
-    monkeypatch.setattr(postgres_connect, "_BEGIN", "BEGIN; SET LOCAL lock_timeout = '100ms'")
     with pytest.raises(Unavailable, match="lock timeout"):
         await store.apply([model.batch(1)])
     await transaction.rollback()
     await hanging.close()
     assert await store.apply([model.batch(1)]) == [2]
     await assert_reads(store, model)
+    await store.close()
 
 
-async def test_a_server_that_does_not_answer(store: PostgresTables) -> None:
-    """What has frozen is told from what works only by the time that it takes."""
+async def test_a_server_that_does_not_answer(store: PostgresTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has frozen is told from what works by asking the server about it."""
+    monkeypatch.setattr(postgres, "SILENT_SECONDS", 0.3)
     model = two_columns()
     model.append(random_rows(Random(0), 3))
     frozen = 0
     try:
         with pytest.raises(Unavailable, match="does not answer"):  # noqa: PT012
-            async with store._database.transaction(seconds=0.3) as session:
+            async with store._database.transaction() as session:
                 frozen = await session.value("SELECT pg_backend_pid()")
                 os.kill(frozen, signal.SIGSTOP)
                 await session.execute("SELECT 1")

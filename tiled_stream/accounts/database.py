@@ -15,12 +15,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiosqlite
 
 from ..domain.errors import Unavailable
 from ..domain.uris import redacted
+
+if TYPE_CHECKING:
+    from ..sql.postgres import Link, Pool
 
 __all__ = ["SCHEMA", "Connection", "Database", "PostgresDatabase", "SqliteDatabase", "database_at"]
 
@@ -30,9 +33,8 @@ Row = Sequence[Any]
 SCHEMA = "tiled_stream_accounts"
 _CALLED = "accounts"
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-_CONNECT_SECONDS = 10.0
-_COMMAND_SECONDS = 30.0
-_CLOSE_SECONDS = 10.0
+#: Seconds that the server may work on one statement. One that is not worked on fails within 10 seconds (`sql/postgres.py`).
+_STATEMENT_SECONDS = 30.0
 
 
 class Connection(Protocol):
@@ -190,43 +192,37 @@ class PostgresDatabase:
         self._uri = uri
         self._pool_size = pool_size
         self._options = {} if statement_cache_size is None else {"statement_cache_size": statement_cache_size}
-        self._pool: Any = None
+        self._pool: Pool | None = None
 
     async def open(self, *, init: bool) -> None:
         """`Unavailable` if the server does not answer."""
-        import asyncpg  # type: ignore[import-untyped]  # heavy, and SQLite needs it not
+        from ..sql.postgres import Pool  # heavy, and SQLite needs it not
 
+        pool = Pool(
+            self._uri,
+            size=self._pool_size,
+            settings={
+                "search_path": self._schema,
+                "application_name": f"tiled_stream {self.called}",
+                "idle_in_transaction_session_timeout": "10s",  # a process that is paused must not hold the lock
+            },
+            options=self._options,
+        )
         with self._faults():
             try:
-                self._pool = await asyncpg.create_pool(
-                    self._uri,
-                    min_size=1,
-                    max_size=self._pool_size,
-                    timeout=_CONNECT_SECONDS,
-                    command_timeout=_COMMAND_SECONDS,
-                    server_settings={
-                        "search_path": self._schema,
-                        "application_name": f"tiled_stream {self.called}",
-                        "idle_in_transaction_session_timeout": "60s",  # a frozen process must not hold the lock
-                    },
-                    **self._options,
-                )
+                await pool.open(connections=1)
             except ValueError:  # its sentence may hold what follows a password that was not escaped
                 raise Unavailable(
                     f"{self.shown!r} names no PostgreSQL database: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and "
                     "what a password has of @:/?#% in escapes (%40 for @)."
                 ) from None
+        self._pool = pool
 
     async def close(self) -> None:
         """Idempotent."""
         pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        if pool is not None:
+            await pool.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -234,8 +230,8 @@ class PostgresDatabase:
         if self._pool is None:
             raise Unavailable(f"The database of {self.called} is closed.")
         with self._faults():
-            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection, connection.transaction():
-                yield _Postgres(connection)
+            async with self._pool.transaction(limit=_STATEMENT_SECONDS) as link:
+                yield _Postgres(link)
 
     async def hold(self, db: Connection, table: str, *, init: bool) -> bool:
         """An advisory lock keeps others out."""
@@ -248,7 +244,7 @@ class PostgresDatabase:
     @contextmanager
     def _faults(self) -> Iterator[None]:
         """What goes wrong inside, told without what was asked: it holds digests and names."""
-        import asyncpg
+        import asyncpg  # type: ignore[import-untyped]
 
         try:
             yield
@@ -258,14 +254,14 @@ class PostgresDatabase:
 
 
 class _Postgres:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     async def rows(self, sql: str, *args: Any) -> list[Row]:
-        return [tuple(row) for row in await self._connection.fetch(_numbered(sql), *args)]
+        return [tuple(row) for row in await self._link.fetch(_numbered(sql), *args)]
 
     async def run(self, sql: str, *args: Any) -> int:
-        done: str = await self._connection.execute(_numbered(sql), *args)
+        done = await self._link.execute(_numbered(sql), *args)
         count = done.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 

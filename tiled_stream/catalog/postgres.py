@@ -78,7 +78,7 @@ class PostgresCatalog(SqlReads):
         for _ in range(_TRIES):
             applied: list[Applied] = []
             try:
-                async with self._database.connection() as connection, connection.transaction():
+                async with self._database.transaction() as connection:
                     writer = PostgresWriter(connection, self._sql)
                     applied = await writer.apply(batches)
                     if not writer.has_changed:
@@ -97,7 +97,7 @@ class PostgresCatalog(SqlReads):
 
     async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:
         """See `Catalog`."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             await connection.execute(self._sql["lock"])
             return int(await connection.fetchval(self._sql["accept_losses"], None if nodes is None else list(nodes)))
 
@@ -122,7 +122,7 @@ class PostgresCatalog(SqlReads):
 
     async def _configure_root(self) -> None:
         """Give the root what the configuration says, if that is news and nobody edited it."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             await connection.execute(self._sql["lock"])
             row, old, old_specs, time_updated = await connection.fetchrow(self._sql["root"])
             new = old if self._root_metadata is None else rows.json_text(self._root_metadata)

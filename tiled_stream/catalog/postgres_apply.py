@@ -72,7 +72,7 @@ class PostgresWriter:
 
     async def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """All of them, in order."""
-        await self._db.execute(self._sql["lock_and_count"])
+        await self._db.fetch(self._sql["lock_and_count"])  # prepared once, unlike what is executed without arguments
         await self._look(batches)
         applied = [await self._batch(batch) for batch in batches]
         await self._flush()

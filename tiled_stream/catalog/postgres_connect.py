@@ -1,4 +1,4 @@
-"""Connections to the PostgreSQL of a catalog: the URI as people write it, a pool, and what goes wrong as `Unavailable`.
+"""Connections to the PostgreSQL of a catalog: the URI as people write it, its settings, and what goes wrong as `Unavailable`.
 
 What must stay true: no password is in an error. An event that cannot be written comes out as it is; everything else is the
 server's affair and can be tried again.
@@ -6,7 +6,6 @@ server's affair and can be tried again.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,15 +16,15 @@ import asyncpg  # type: ignore[import-untyped]
 
 from ..domain.errors import Malformed, StorageMissing, Unavailable
 from ..domain.uris import redacted
+from ..sql.postgres import Link, Pool
 
 __all__ = ["SCHEMA", "Database", "dsn_of"]
 
 #: Everything of the catalog is in this schema of the database.
 SCHEMA = "tiled_stream_catalog"
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
-_CONNECT_SECONDS = 10.0
-_COMMAND_SECONDS = 60.0
-_CLOSE_SECONDS = 10.0
+#: Seconds that the server may work on one statement. One that is not worked on fails within 10 seconds (`sql/postgres.py`).
+_STATEMENT_SECONDS = 60.0
 #: Parameters of the URI that are asyncpg's, not the server's; 0 is for PgBouncer in transaction mode.
 _CACHE_SIZE = ("statement_cache_size", "prepared_statement_cache_size")
 #: Hosts with ports, separated by commas; IPv6 in brackets.
@@ -43,40 +42,30 @@ class Database:
         #: Since the catalog was opened: what each new connection must find.
         self.identity: str | None = None
         self.shown = redacted(uri)
-        self._dsn, self._cache_size = dsn_of(uri)
-        self._pool_size = pool_size
-        self._pool: Any = None
+        dsn, cache_size = dsn_of(uri)
+        self._pool = Pool(
+            dsn,
+            size=pool_size,
+            settings={
+                "search_path": SCHEMA,
+                "application_name": "tiled_stream catalog",
+                # A process that is paused must not hold the lock of the writers for longer. Who waits for it behind one that
+                # works waits for `_STATEMENT_SECONDS`; so there is no lock_timeout.
+                "idle_in_transaction_session_timeout": "10s",
+                "jit": "off",  # questions are short
+            },
+            options={} if cache_size is None else {"statement_cache_size": cache_size},
+            check=self._init,
+        )
 
     async def open(self) -> None:
         """Make the pool. `Unavailable` if the server cannot be reached."""
-        options = {} if self._cache_size is None else {"statement_cache_size": self._cache_size}
         with self.faults():
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=0,
-                max_size=self._pool_size,
-                init=self._init,
-                timeout=_CONNECT_SECONDS,
-                command_timeout=_COMMAND_SECONDS,
-                server_settings={
-                    "search_path": SCHEMA,
-                    "application_name": "tiled_stream catalog",
-                    "idle_in_transaction_session_timeout": "120s",  # a frozen process must not hold the writers' lock
-                    "jit": "off",  # questions are short
-                },
-                **options,
-            )
+            await self._pool.open()
 
     async def close(self) -> None:
         """Wait for what is running, then leave no connection. Idempotent."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        await self._pool.close()
 
     async def _init(self, connection: Any) -> None:
         """Let bytes be given as text (keys of metadata are), and check that this is the catalog that was opened.
@@ -97,13 +86,22 @@ class Database:
             )
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
+    async def connection(self) -> AsyncIterator[Link]:
         """A connection for oneself."""
-        if self._pool is None:
+        if not self._pool.is_open:
             raise Unavailable("The catalog is not open.")
         with self.faults():
-            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
-                yield connection
+            async with self._pool.connection(limit=_STATEMENT_SECONDS) as link:
+                yield link
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Link]:
+        """A connection in a transaction, which is committed at the end, or rolled back."""
+        if not self._pool.is_open:
+            raise Unavailable("The catalog is not open.")
+        with self.faults():
+            async with self._pool.transaction(limit=_STATEMENT_SECONDS) as link:
+                yield link
 
     @contextmanager
     def faults(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ _LOCK = f"SELECT pg_advisory_xact_lock(741631120, hashtext('{SCHEMA}'))"
 
 async def prepare(database: Database, sql: Mapping[str, str], *, init: bool) -> None:
     """Check the catalog; with `init` make it, and bring it up to date. `Unavailable` with the cure if it cannot be used."""
-    async with database.connection() as connection, connection.transaction():
+    async with database.transaction() as connection:
         await connection.execute(_LOCK)
         applied = await _applied(connection, sql)
         if applied is None and not init:

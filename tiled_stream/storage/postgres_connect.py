@@ -1,16 +1,15 @@
-"""Connections to PostgreSQL for storage: the URI as people write it, a pool, transactions, and what goes wrong as `Unavailable`.
+"""Connections to PostgreSQL for storage: the URI as people write it, transactions, and what goes wrong as `Unavailable`.
 
 What must stay true: no password leaves this file, neither in a URI that is told to others nor in an error. Only an error that
 lies in the data themselves comes out as it is; all others are the server's, or its operator's, and nothing is given up for them.
-A connection on which something went wrong, was cancelled or took too long is closed, and the server rolls back.
+A transaction in which something went wrong, was cancelled or took too long is rolled back.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -18,18 +17,18 @@ import asyncpg  # type: ignore[import-untyped]
 
 from ..domain.errors import Malformed, Unavailable
 from ..domain.uris import redacted
+from ..sql.postgres import Link, Pool
 
 __all__ = ["Database", "Session", "public_uri"]
 
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 #: Hosts with ports, separated by commas; IPv6 in brackets.
 _PLACE = re.compile(r"(?:(?:\[[0-9a-fA-F:.]+\]|[^:,@\[\]]*)(?::\d+)?(?:,(?!\Z)|\Z))*\Z")
-_CONNECT_SECONDS = 10.0
-_CLOSE_SECONDS = 30.0
-#: Seconds that the work on a connection may take; a COPY begins them anew with each piece.
+#: Seconds that the server may work on one statement. One that is not worked on fails within 10 seconds (`sql/postgres.py`).
 PATIENCE = 120.0
-#: Locks are waited for and held for so long at most, also when the process that holds them hangs or its network is gone.
-_BEGIN = "BEGIN; SET LOCAL lock_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '120s'"
+#: Locks are waited for, and held by a process that does nothing, for so long at most: it may be paused, or its network be gone.
+#: One that is paused in the middle of a COPY holds its locks until the limit of the statement, `PATIENCE`.
+_LIMITS = ("lock_timeout = '8s'", "idle_in_transaction_session_timeout = '10s'")
 #: What SQLAlchemy's dialect for asyncpg calls otherwise; 0 is for PgBouncer, which hands out connections by transaction.
 _CACHE_SIZE = ("statement_cache_size", "prepared_statement_cache_size")
 #: Classes of SQLSTATE that lie in the data: data exceptions, and limits of the program.
@@ -39,134 +38,97 @@ _OF_THE_DATA = ("22", "54")
 class Session:
     """A connection for oneself. If the server cannot do a step: `Unavailable`; if a table is gone: `UndefinedTableError`."""
 
-    def __init__(self, connection: Any, limit: asyncio.Timeout, shown: str) -> None:
-        self._connection = connection
-        self._limit = limit
+    def __init__(self, link: Link, shown: str) -> None:
+        self._link = link
         self._shown = shown
 
     async def execute(self, sql: str, *arguments: object) -> None:
         """One statement, or several without arguments."""
         with _faults(self._shown):
-            await self._connection.execute(sql, *arguments)
+            await self._link.execute(sql, *arguments)
 
     async def value(self, sql: str, *arguments: object) -> Any:
         """The first value of the first row, None if there is none."""
         with _faults(self._shown):
-            return await self._connection.fetchval(sql, *arguments)
+            return await self._link.fetchval(sql, *arguments)
 
     async def rows(self, sql: str, *arguments: object) -> list[Any]:
         """All rows, each like a tuple."""
         with _faults(self._shown):
-            found: list[Any] = await self._connection.fetch(sql, *arguments)
-        return found
+            return await self._link.fetch(sql, *arguments)
 
     async def put(self, schema: str, table: str, columns: Sequence[str], pieces: AsyncIterable[bytes]) -> None:
         """Binary COPY into a table."""
         with _faults(self._shown):
-            await self._connection.copy_to_table(
-                table, schema_name=schema, columns=columns, source=self._renewing(pieces), format="binary"
-            )
+            await self._link.copy_in(schema, table, columns, pieces)
 
     async def take(self, query: str, sink: Callable[[bytes], Awaitable[None]]) -> None:
         """Binary COPY of what a query finds, cut anywhere; the server waits for `sink`."""
-
-        async def renewing(data: bytes) -> None:
-            self._renew()
-            await sink(data)
-
         with _faults(self._shown):
-            await self._connection.copy_from_query(query, output=renewing, format="binary")
+            await self._link.copy_out(query, sink)
 
     async def has_locked(self, table: str) -> bool:
         """Lock a table against everybody else, but do not wait. If not, the transaction can only end, without effect."""
         with _faults(self._shown):
             try:
-                await self._connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                await self._link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
             except asyncpg.LockNotAvailableError:
                 return False
         return True
 
-    def end(self) -> None:
-        """Close the connection at once; the server rolls back."""
-        with suppress(asyncpg.InterfaceError):  # it was lost, and is no longer ours
-            self._connection.terminate()
-
-    async def _renewing(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        async for piece in pieces:
-            self._renew()
-            yield piece
-
-    def _renew(self) -> None:
-        """It goes on: from now, the time is as long as ever."""
-        self._limit.reschedule(max(self._limit.when() or 0.0, asyncio.get_running_loop().time() + PATIENCE))
-
 
 class Database:
-    """A pool of at most `pool_size` connections, made when they are needed. `uri`: see `public_uri`."""
+    """A pool of at most `pool_size` connections, made when they are needed. `uri`: see `public_uri`; `check`: see `Pool`."""
 
     def __init__(self, uri: str, *, pool_size: int, check: Callable[[Any], Awaitable[None]] | None = None) -> None:
-        self._check = check
         self._shown = redacted(uri)
         self._dsn, self._options = _connect_arguments(uri)
-        self._pool_size = pool_size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        # PgBouncer passes settings of a session on to whoever is given its connection next, so there they are made local.
+        self._is_shared = self._options.get("statement_cache_size") == 0
+        self._check = check
+        self._pool = Pool(
+            self._dsn,
+            size=pool_size,
+            settings={"application_name": "tiled_stream tables"},
+            options=self._options,
+            check=self._begin,
+        )
 
     async def open(self) -> None:
         """Make the pool; nothing is connected yet. Idempotent."""
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=0,
-                max_size=self._pool_size,
-                init=self._check,
-                reset=_keep,
-                timeout=_CONNECT_SECONDS,
-                server_settings={"application_name": "tiled_stream tables"},
-                **self._options,
-            )
+        await self._pool.open()
 
     async def close(self) -> None:
         """Wait until all connections are given back, then close them. Idempotent."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        with suppress(TimeoutError):  # the pool has cut off those that did not come back
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await pool.close()
+        await self._pool.close()
 
     @asynccontextmanager
     async def session(self, *, seconds: float = PATIENCE) -> AsyncIterator[Session]:
-        """A connection, for so long at most, unless a COPY goes on. `Unavailable` if there is none."""
-        if self._pool is None:
+        """A connection, on each statement of which the server may work for so long. `Unavailable` if there is none."""
+        if not self._pool.is_open:
             raise Unavailable(f"The table storage {self._shown} is not open.")
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                with _faults(self._shown):
-                    connection = await self._pool.acquire()
-                session = Session(connection, limit, self._shown)
-                try:
-                    yield session
-                except (asyncio.CancelledError, Unavailable):
-                    session.end()  # who knows in what state
-                    raise
-                finally:
-                    await self._pool.release(connection)
-        except TimeoutError as error:
-            raise Unavailable(f"The table storage {self._shown} does not answer.") from error
+        with _faults(self._shown):
+            async with self._pool.connection(limit=seconds) as link:
+                yield Session(link, self._shown)
 
     @asynccontextmanager
     async def transaction(self, *, seconds: float = PATIENCE) -> AsyncIterator[Session]:
         """A session in a transaction, which is committed at the end, or rolled back."""
-        async with self.session(seconds=seconds) as session:
-            await session.execute(_BEGIN)
-            try:
-                yield session
-            except Unavailable:
-                raise  # the connection is closed
-            except Exception:
-                await session.execute("ROLLBACK")
-                raise
-            await session.execute("COMMIT")
+        if not self._pool.is_open:
+            raise Unavailable(f"The table storage {self._shown} is not open.")
+        begin = f"BEGIN; SET LOCAL statement_timeout = '{seconds:.0f}s'" + (
+            f"; SET LOCAL {'; SET LOCAL '.join(_LIMITS)}" if self._is_shared else ""
+        )
+        with _faults(self._shown):
+            async with self._pool.transaction(limit=seconds, begin=begin) as link:
+                yield Session(link, self._shown)
+
+    async def _begin(self, connection: Any) -> None:
+        """What each new connection begins with."""
+        if not self._is_shared:
+            await connection.execute(f"SET {'; SET '.join(_LIMITS)}")
+        if self._check is not None:
+            await self._check(connection)
 
 
 def public_uri(uri: str) -> str:
@@ -225,7 +187,3 @@ def _faults(shown: str) -> Iterator[None]:
 def _sentence(error: BaseException) -> str:
     """What the server says, in one line; a timeout says nothing by itself."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-async def _keep(connection: object) -> None:
-    """Nothing is left behind in a session that another would trip over: each round trip saved is a tenth of a small write."""

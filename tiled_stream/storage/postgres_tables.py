@@ -27,6 +27,7 @@ from .engine_thread import EngineThread
 from .layout import ARRIVED_BODIES, dataset_id, schema_table
 from .port import Allocation, Arrived, TableBatch
 from .postgres_connect import Database, Session, public_uri
+from .postgres_marks import LOCK, advance, locked
 from .postgres_schema import BODIES, ONE_MAKER, SCHEMA, WATERMARKS, adopt, check_identity, prepare
 from .sql_tables import Change, Mark, allocation, changes
 
@@ -40,11 +41,6 @@ __all__ = ["PostgresTables"]
 
 T = TypeVar("T")
 
-_LOCK = f"SELECT dataset, watermark, fence FROM {WATERMARKS} WHERE dataset = ANY($1::bigint[]) ORDER BY dataset FOR UPDATE"
-_ADVANCE = (
-    f"UPDATE {WATERMARKS} SET watermark = v.w, fence = v.f "
-    "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) v(d, w, f) WHERE dataset = v.d"
-)
 #: The partitions of a dataset, each found by one step in the primary key.
 _PARTITIONS = """WITH RECURSIVE p(n) AS (
     SELECT min(_partition_id) FROM tiled_stream.{table} WHERE _dataset_id = {dataset} UNION ALL
@@ -176,7 +172,7 @@ class PostgresTables:
 
     async def watermark(self, node: NodeId) -> int:
         """See `TableStore`."""
-        return (await self.watermarks([node]))[0]
+        return await self._again(lambda: self._watermark(dataset_id(node)))
 
     async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
         """See `TableStore`."""
@@ -191,6 +187,10 @@ class PostgresTables:
             if table != BODIES:
                 await self._drop_if_empty(table)
 
+    async def _watermark(self, dataset: int) -> int:
+        async with self._database.session() as db:
+            return await db.value(f"SELECT watermark FROM {WATERMARKS} WHERE dataset = $1", dataset) or 0
+
     async def _stored(self, datasets: Sequence[int]) -> list[int]:
         async with self._database.session() as db:
             rows = await db.rows(f"SELECT dataset, watermark FROM {WATERMARKS} WHERE dataset = ANY($1::bigint[])", datasets)
@@ -199,7 +199,7 @@ class PostgresTables:
 
     async def _apply(self, batches: Sequence[TableBatch]) -> list[int]:
         async with self._database.transaction() as db:
-            stored = await _locked(db, batches)
+            stored = await locked(db, batches)
             size = sum(len(r.payload) for b in batches for r in b.records)
             found, marks, answers = await self._work(size, lambda: changes(batches, lambda dataset: stored.get(dataset, Mark())))
             found = [c for c in found if c.erased or c.rows]
@@ -207,7 +207,7 @@ class PostgresTables:
             for change in found:
                 await self._change(db, change)
             if marks:
-                await db.execute(_ADVANCE, list(marks), [m.watermark for m in marks.values()], [m.fence for m in marks.values()])
+                await advance(db, marks, stored)
         self._tables |= made
         return answers
 
@@ -320,7 +320,7 @@ class PostgresTables:
 
     async def _delete(self, datasets: Sequence[int], tables: Sequence[str]) -> None:
         async with self._database.transaction(seconds=_DELETE_SECONDS) as db:
-            await db.rows(_LOCK, datasets)
+            await db.rows(LOCK, datasets)
             await db.execute(f"DELETE FROM {WATERMARKS} WHERE dataset = ANY($1)", datasets)
             there = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass($2 || '.' || name) IS NOT NULL"
             for (table,) in await db.rows(there, tables, SCHEMA):
@@ -349,16 +349,6 @@ class PostgresTables:
     async def _work(self, size: int, work: Callable[[], T]) -> T:
         """Small things here, for a thread costs more; large ones there."""
         return work() if size < _SMALL else await self._threads.run(work)
-
-
-async def _locked(db: Session, batches: Sequence[TableBatch]) -> dict[int, Mark]:
-    """The stored watermarks and fences, which nobody else can move until the transaction ends (I4, I5)."""
-    if new := sorted({dataset_id(b.node) for b in batches if (b.records or b.fence) and b.after == 0}):
-        await db.execute(
-            f"INSERT INTO {WATERMARKS} (dataset, watermark) SELECT unnest($1::bigint[]), 0 ON CONFLICT DO NOTHING", new
-        )
-    found = await db.rows(_LOCK, sorted({dataset_id(b.node) for b in batches}))
-    return {dataset: Mark(watermark, fence) for dataset, watermark, fence in found}
 
 
 def _table(structure: TableStructure) -> str:

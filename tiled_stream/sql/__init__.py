@@ -1,0 +1,1 @@
+"""Connections to SQL servers, as catalog, storage, accounts and webhooks share them."""
