@@ -54,7 +54,7 @@ class Member:
         self._questions = AliveLink(link, base, life, patience=patience)
         self.keep = Keep(keep_bytes)
         self.appends = Appends(appends, base, life=life, done=self._appended, patience=patience, synced=synced)
-        self._healing = Healing(link, base, life=life, keep=self.keep, gate=self.appends.gate, remember=remember)
+        self._healing = Healing(link, base, life=life, keep=self.keep, appends=self.appends, remember=remember)
         self._late = Late(self._questions, base, life=life, keep=self.keep, appends=self.appends)
         life.healer = self._heal
         self._script = Script("tend")
