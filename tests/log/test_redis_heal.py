@@ -441,6 +441,25 @@ def forget_all_but(client: redis.Redis, base: str, node: str, last: int) -> None
     client.decrby(f"{base}owed", owed)
 
 
+async def test_a_head_that_moves_while_it_is_asked_for_is_no_loss(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    node = new_id()
+    async with opened(server.url) as log:
+        generation = log._life.generation
+        stop = asyncio.Event()
+
+        async def look() -> None:
+            while not stop.is_set():
+                await asyncio.gather(log.head(node), log.read(node, 0, limit=1))
+
+        looking = [asyncio.create_task(look()) for _ in range(4)]
+        for n in range(1000):
+            assert (await log.append(node, draft(1))).sequence == n + 1
+        stop.set()
+        await asyncio.gather(*looking)
+        assert log._life.generation == generation
+        assert not [message for message in caplog.messages if "lost records" in message]
+
+
 # ------------------------------------------------- a server that takes no part
 
 
