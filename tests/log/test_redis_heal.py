@@ -311,6 +311,31 @@ async def test_fences_rise_beyond_those_of_the_lost_log(server: RedisServer) -> 
         assert await log.settle(after, 1)
 
 
+async def test_a_batch_that_was_not_answered_gets_the_place_it_had(server: RedisServer) -> None:
+    """It was done before what another server appended, and Redis was emptied before its answer arrived."""
+    node = new_id()
+    async with proxied(server.port) as proxy, opened(server.url) as one, opened(proxy.url, patience=20.0) as other:
+        await other.append(node, draft(1, b"1"))
+        await see_each_other(one, other)
+        epoch = one.epoch
+        proxy.is_mute = True
+        unanswered = [asyncio.create_task(other.append(node, draft(1, b), draft(1, b * 2))) for b in (b"2", b"4")]
+        with server.client() as client:
+            await so(lambda: client.get(f"{{p}}:h:{node}") == b"5", "it was done")
+        assert (await one.append(node, draft(1, b"6"))).sequence == 6
+        before = await everything(one, node)
+        empty(server)
+        proxy.is_mute = False
+        proxy.cut()
+        proxy.mend()
+        assert [(p.epoch, p.sequence) for p in await asyncio.gather(*unanswered)] == [(epoch, 3), (epoch, 5)]
+        assert await everything(one, node) == await everything(other, node) == before
+        assert (await other.append(node, draft(1, b"7"))).sequence == 7
+        empty(server)
+        assert await everything(one, node, 6) == (await everything(other, node))[6:]
+        assert one.epoch == epoch
+
+
 # ------------------------------------------------------- failover with loss
 
 
@@ -414,6 +439,25 @@ def forget_all_but(client: redis.Redis, base: str, node: str, last: int) -> None
         client.xadd(f"{base}r:{node}", fields, id=id)
     client.set(f"{base}h:{node}", last)
     client.decrby(f"{base}owed", owed)
+
+
+async def test_a_head_that_moves_while_it_is_asked_for_is_no_loss(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    node = new_id()
+    async with opened(server.url) as log:
+        generation = log._life.generation
+        stop = asyncio.Event()
+
+        async def look() -> None:
+            while not stop.is_set():
+                await asyncio.gather(log.head(node), log.read(node, 0, limit=1))
+
+        looking = [asyncio.create_task(look()) for _ in range(4)]
+        for n in range(1000):
+            assert (await log.append(node, draft(1))).sequence == n + 1
+        stop.set()
+        await asyncio.gather(*looking)
+        assert log._life.generation == generation
+        assert not [message for message in caplog.messages if "lost records" in message]
 
 
 # ------------------------------------------------- a server that takes no part
@@ -681,6 +725,8 @@ class Proxy:
         self._was = upstream
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        #: What Redis answers is thrown away.
+        self.is_mute = False
 
     @property
     def url(self) -> str:
@@ -721,8 +767,8 @@ class Proxy:
                 up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
                 streams.append(up_writer)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_pump(reader, up_writer, task))
-                    group.create_task(_pump(up_reader, writer, task))
+                    group.create_task(_pump(reader, up_writer, task, lambda: False))
+                    group.create_task(_pump(up_reader, writer, task, lambda: self.is_mute))
         except (OSError, asyncio.CancelledError):
             return
         finally:
@@ -731,11 +777,14 @@ class Proxy:
                 stream.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: asyncio.Task[None]) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: asyncio.Task[None], is_mute: Callable[[], bool]
+) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
+            if not is_mute():
+                writer.write(data)
+                await writer.drain()
     connection.cancel()
 
 

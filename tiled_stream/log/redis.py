@@ -206,6 +206,7 @@ class RedisLog:
         self._check_open()
         after = max(after, 0)
         while True:
+            seen = self._member.seen([node])
             entries, heads, first = await self._pages.ask_all(
                 [
                     ("XRANGE", f"{self._base}r:{node}", f"{after + 1}-0", "+", "COUNT", limit),
@@ -213,7 +214,7 @@ class RedisLog:
                     ("HGET", f"{self._base}n:{node}", "a"),
                 ]
             )
-            if not await self._member.is_behind(heads[0], [node], heads[1:]):
+            if not await self._member.is_behind(heads[0], [node], heads[1:], seen):
                 break
         head = head_of(heads[1])
         if head is None:
@@ -328,8 +329,9 @@ class RedisLog:
         if not nodes:
             return []
         while True:
+            seen = self._member.seen(nodes)
             epoch, *values = await self._questions.ask("MGET", f"{self._base}epoch", *(f"{self._base}h:{node}" for node in nodes))
-            if not await self._member.is_behind(epoch, nodes, values):
+            if not await self._member.is_behind(epoch, nodes, values, seen):
                 return [head_of(value) for value in values]
 
     async def _delete_all(self) -> None:

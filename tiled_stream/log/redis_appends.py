@@ -110,6 +110,8 @@ class Appends:
         self._synced = synced
         self._writer = uuid4().hex
         self._batches = 0
+        #: Batches that were sent and not answered, by their tokens, since Redis answered last: they may be in the log.
+        self.doubtful: dict[str, Sequence[Append]] = {}
         self._waiting: list[_Waiting] = []
         self._pending = 0
         self._running: asyncio.Task[None] | None = None
@@ -190,13 +192,16 @@ class Appends:
     async def _done(self, batch: Sequence[_Waiting]) -> list[Appended]:
         """Send until it is answered. `Unavailable`, or `InDoubt`, when that takes too long."""
         self._batches += 1
+        token = f"{self._writer}:{self._batches}"
         arguments = self._arguments(batch)
         loop = asyncio.get_running_loop()
         deadline, pause, in_doubt = loop.time() + self._patience, _PAUSE, False
         while True:
             generation = self._life.generation
             try:
-                return await self._once(batch, arguments)
+                answers = await self._once(batch, ["1" if in_doubt else "", *arguments])
+                self.doubtful.clear()  # what became of earlier ones is in this Redis
+                return answers
             except LifeLost:  # nothing was done
                 try:
                     await self._life.heal(deadline)
@@ -208,7 +213,9 @@ class Appends:
                 failure = unavailable(Disconnected("another server answers"))
             except (Disconnected, TookTooLong, OSError) as error:
                 self.errors += 1
-                in_doubt = in_doubt or self._connection.was_sent
+                if self._connection.was_sent:
+                    in_doubt = True
+                    self.doubtful[token] = [waiting.append for waiting in batch]
                 failure = unavailable(error)
             except RedisError as error:
                 self.errors += 1
@@ -224,7 +231,7 @@ class Appends:
         life = self._life.of
 
         def call(name: str, which: str | bytes) -> Command:
-            return lambda instance: (name, which, 1, self._base, life(instance), *arguments)
+            return lambda instance: (name, which, 1, self._base, life(instance), self._writer, self._batches, *arguments)
 
         async with self.gate:
             answer = (await self._exchanged(call("EVALSHA", self._script.sha)))[0]
@@ -253,7 +260,7 @@ class Appends:
         return answers
 
     def _arguments(self, batch: Sequence[_Waiting]) -> list[object]:
-        arguments: list[object] = [self._writer, self._batches, len(batch)]
+        arguments: list[object] = [len(batch)]
         for waiting in batch:
             append = waiting.append
             expected = "" if append.expected is None else append.expected

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from ..domain.events import RecordLost
 from ..domain.nodes import ROOT, NodeId
 from .codec import encode_event
 from .port import Persisted
+from .redis_appends import Appends, Encoded
 from .redis_keep import DROPPED, Keep
 from .redis_life import RedisLife
 from .redis_link import Link, Script
@@ -47,13 +48,12 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.1
 class Healing:
     """`remember`: seconds for which Redis remembers clean nodes. `on_ended` is called with whether this server took part."""
 
-    def __init__(self, link: Link, base: str, *, life: RedisLife, keep: Keep, gate: asyncio.Lock, remember: int) -> None:
+    def __init__(self, link: Link, base: str, *, life: RedisLife, keep: Keep, appends: Appends, remember: int) -> None:
         self._link = link
         self._base = base
         self._life = life
         self._keep = keep
-        # Held by each append while it is on its way: what was acknowledged before is kept when this is taken.
-        self._gate = gate
+        self._appends = appends
         self._remember = remember
         names = ("heal_open", "heal_give", "heal_step", "heal_nodes", "heal_end", "bind", "confirm")
         self._scripts = {name: Script(name) for name in names}
@@ -89,7 +89,7 @@ class Healing:
 
     async def run(self, node: NodeId, head: int) -> None:
         """Return when the log is whole. `node`, `head`: evidence that it is not, "" for none. `Unavailable` without Redis."""
-        async with self._gate:
+        async with self._appends.gate:  # what was acknowledged is kept, and no append is on its way
             while True:
                 window = _WINDOW if self._must_replace else 0
                 kind, *answer = await self._texts(
@@ -155,13 +155,16 @@ class Healing:
                         if not await self._given_chunk(round_id, chunk, is_last=False):
                             return False
                         chunk, size = [], 0
+        for part in self._doubts():
+            if not await self._given_chunk(round_id, part, is_last=False):
+                return False
         return await self._given_chunk(round_id, chunk, is_last=True)
 
     def _gifts(self, node: NodeId, stands: int) -> list[tuple[list[object], int]]:
         """What this server has of a node after sequence `stands`, in parts with their sizes."""
         known = self._keep.known[node]
         if known.head == DROPPED:
-            return [([node, "-", 0, 0], len(node))]
+            return [([node, "-", 0, 0, "", 0], len(node))]
         records = [kept for kept in self._keep.records.get(node, ()) if kept.sequence > stands]
         if known.head <= stands and not records:
             return []
@@ -172,13 +175,25 @@ class Healing:
             while taken < len(records) and size < _CHUNK:
                 size += records[taken].size
                 taken += 1
-            part: list[object] = [node, head, known.settled, taken]
+            part: list[object] = [node, head, known.settled, known.unkept, "", taken]
             for kept in records[:taken]:
-                draft = kept.draft
-                part += [kept.sequence, repr(draft.time), draft.event, draft.payload, draft.how]
+                part += [kept.sequence, *_sent(kept.draft)]
             parts.append((part, size))
             del records[:taken]
         return parts
+
+    def _doubts(self) -> Iterator[list[object]]:
+        """Batches that were sent and not answered, node by node: what they appended is at sequences that nobody knows."""
+        for token, appends in self._appends.doubtful.items():
+            drafts: dict[NodeId, list[Encoded]] = {}
+            for append in appends:
+                drafts.setdefault(append.node, []).extend(append.drafts)
+            for node, run in drafts.items():
+                known = self._keep.known.get(node)
+                part: list[object] = [node, known.own if known is not None else 0, 0, 0, token, len(run)]
+                for number, draft in enumerate(run):
+                    part += [number, *_sent(draft)]
+                yield part
 
     async def _given_chunk(self, round_id: str, chunk: Sequence[object], *, is_last: bool) -> bool:
         life = self._life
@@ -254,3 +269,8 @@ class Healing:
     async def _run(self, name: str, *arguments: Any, life: bool = False) -> Any:
         script = self._scripts[name]
         return await self._link.run(script, self._base, *arguments, life=self._life.of if life else None)
+
+
+def _sent(draft: Encoded) -> tuple[object, ...]:
+    """A draft as scripts take it."""
+    return repr(draft.time), draft.event, draft.payload, draft.how

@@ -42,11 +42,17 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct):
-    """The highest head of a node that this server has seen, in which epoch; and how far it is persisted at least."""
+    """The highest head of a node that this server has seen, in which epoch; and how far it is persisted at least.
+
+    `own`: the last sequence that this server was given. `unkept`: up to this one, records of this server were dropped from
+    what it keeps.
+    """
 
     epoch: str = ""
     head: int = 0
     settled: int = 0
+    own: int = 0
+    unkept: int = 0
 
 
 class Keep:
@@ -78,6 +84,9 @@ class Keep:
 
     def add(self, node: NodeId, last: int, drafts: Sequence[Encoded]) -> None:
         """This server has appended these drafts; the last of them is at sequence `last`."""
+        known = self.known.get(node)
+        if known is not None:
+            known.own = last
         records = self.records.get(node)
         if records is None:
             records = self.records[node] = deque()
@@ -141,8 +150,12 @@ class Keep:
         while oldest and self.bytes > self._max_bytes * 0.9:
             _, node = heappop(oldest)
             records = self.records[node]
-            self.bytes -= records.popleft().size
+            dropped = records.popleft()
+            self.bytes -= dropped.size
             self.unkept += 1
+            known = self.known.get(node)
+            if known is not None:
+                known.unkept = dropped.sequence
             if records:
                 heappush(oldest, (records[0].order, node))
             else:

@@ -54,7 +54,7 @@ class Member:
         self._questions = AliveLink(link, base, life, patience=patience)
         self.keep = Keep(keep_bytes)
         self.appends = Appends(appends, base, life=life, done=self._appended, patience=patience, synced=synced)
-        self._healing = Healing(link, base, life=life, keep=self.keep, gate=self.appends.gate, remember=remember)
+        self._healing = Healing(link, base, life=life, keep=self.keep, appends=self.appends, remember=remember)
         self._late = Late(self._questions, base, life=life, keep=self.keep, appends=self.appends)
         life.healer = self._heal
         self._script = Script("tend")
@@ -107,21 +107,27 @@ class Member:
             "tiled_stream_unkept_records_total": float(self.keep.unkept),
         }
 
-    async def is_behind(self, epoch: bytes, nodes: Sequence[NodeId], values: Sequence[bytes | None]) -> bool:
-        """Take note of epoch and heads. Whether this log had less than this process has seen; then it was healed.
+    def seen(self, nodes: Sequence[NodeId]) -> list[tuple[str, int]]:
+        """The heads of these nodes that this process has seen, and in which epoch. To be asked before Redis is."""
+        known = [self.keep.known.get(node) for node in nodes]
+        return [("", 0) if one is None else (one.epoch, one.head) for one in known]
+
+    async def is_behind(
+        self, epoch: bytes, nodes: Sequence[NodeId], values: Sequence[bytes | None], seen: Sequence[tuple[str, int]]
+    ) -> bool:
+        """Take note of epoch and heads. Whether this log had less than was `seen` before; then it was healed.
 
         A head that is not there at all was forgotten after a long time; that is nothing unusual.
         """
         now = epoch.decode()
         if now != self._life.epoch:
             self._life.live_in(now)
-        for node, value in zip(nodes, values, strict=True):
+        for node, value, (seen_in, before) in zip(nodes, values, seen, strict=True):
             head = head_of(value)
             if not head:
                 continue
-            known = self.keep.known.get(node)
-            if known is not None and head < known.head and known.epoch == now:
-                await self.lost(node, known.head)
+            if head < before and seen_in == now:
+                await self.lost(node, before)
                 return True
             self.keep.know(node, now, head)
         return False

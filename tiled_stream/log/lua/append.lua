@@ -1,4 +1,4 @@
--- ARGV: life, key of this writer, token of this batch, number of appends; for each append:
+-- ARGV: life, key of this writer, token of this batch, "1" if it was sent before, number of appends; for each append:
 --   node, expected ("" for none), floor, known head, epoch in which it was known, epoch of the guards, number of guards,
 --   number of drafts;
 --   for each guard: node, head; for each draft: time, event, payload or token, how it lies (1 in the record, 0 beside it,
@@ -14,11 +14,20 @@ if kept[1] == token then return cmsgpack.unpack(kept[2]) end
 if not alive(life) then return HEAL end
 local epoch, generation = call('GET', base .. 'epoch'), life:match(':(.*)')
 local answer = {epoch}
-local at = 5
+local assigned = {} -- restored while the log was healed, at sequences that follow these
+if ARGV[4] == '1' then
+  local found = call('HGETALL', base .. 'a:' .. ARGV[2] .. ':' .. token)
+  for i = 1, #found, 2 do assigned[found[i]] = num(found[i + 1]) end
+end
+local at = 6
 
 local function append(node, expected, floor, known, known_epoch, guards_epoch, guards, drafts)
   local first_guard, first_draft = at, at + 2 * guards
   at = first_draft + 4 * drafts
+  if assigned[node] then
+    assigned[node] = assigned[node] + drafts
+    return 'ok', assigned[node]
+  end
   local head_key, state_key = base .. 'h:' .. node, base .. 'n:' .. node
   local found = call('GET', head_key)
   if found == '-' then return 'gone', 0 end
@@ -75,7 +84,7 @@ local function append(node, expected, floor, known, known_epoch, guards_epoch, g
   return 'ok', head
 end
 
-for _ = 1, num(ARGV[4]) do
+for _ = 1, num(ARGV[5]) do
   local node, expected = ARGV[at], ARGV[at + 1]
   local floor, known, known_epoch, drafts = num(ARGV[at + 2]), num(ARGV[at + 3]), ARGV[at + 4], num(ARGV[at + 7])
   local guards_epoch, guards = ARGV[at + 5], num(ARGV[at + 6])

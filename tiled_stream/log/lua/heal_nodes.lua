@@ -3,14 +3,56 @@
 -- Returns "ok", or "lost" if another server finishes the round.
 local run, round, server, remember, budget = ARGV[1], ARGV[2], ARGV[3], ARGV[4], num(ARGV[5])
 local key = base .. 'heal'
-local heal = call('HMGET', key, 'id', 'run')
+local heal = call('HMGET', key, 'id', 'run', 'missing')
 if heal[1] ~= round or heal[2] ~= run or call('GET', key .. ':f') ~= server then return 'lost' end
 call('PEXPIRE', key .. ':f', 2000)
 
 local function done(node) -- nothing more is to be restored
   call('HDEL', key .. ':h', node)
   call('HDEL', key .. ':s', node)
+  call('HDEL', key .. ':u', node)
   call('DEL', key .. ':r:' .. node)
+end
+
+-- A hole between records that servers know is a batch that was done and not answered, if every server takes part and none has dropped
+-- records. Its server has it still, and does not know its sequences; they are above those of its last batch that was answered.
+local function fill(node, head, upto)
+  local found = call('HGETALL', key .. ':q:' .. node)
+  if #found == 0 or num(heal[3]) > 0 or num(call('HGET', key .. ':u', node)) > head then return end
+  call('DEL', key .. ':q:' .. node)
+  local batches = {}
+  for i = 1, #found, 2 do
+    local values = cmsgpack.unpack(found[i + 1])
+    batches[#batches + 1] = {name = found[i], after = values[1], drafts = values[2]}
+  end
+  local function put(batch, sequence)
+    for i, draft in ipairs(batch.drafts) do call('HSET', key .. ':r:' .. node, text(sequence + i), draft) end
+    call('HSET', base .. 'a:' .. batch.name, node, text(sequence))
+    call('EXPIRE', base .. 'a:' .. batch.name, 3600)
+    batch.after = math.huge -- it is in its place
+    return sequence + #batch.drafts
+  end
+  local at = head + 1
+  while at <= upto do
+    local first = at
+    while at <= upto and call('HEXISTS', key .. ':r:' .. node, text(at)) == 0 do at = at + 1 end
+    local length, possible, exact, sum = at - first, {}, nil, 0
+    for _, batch in ipairs(batches) do
+      if length > 0 and batch.after < first then
+        possible[#possible + 1] = batch
+        sum = sum + #batch.drafts
+        if #batch.drafts == length then exact = batch end
+      end
+    end
+    if exact then
+      put(exact, first - 1)
+    elseif length > 0 and sum == length then -- all of them, in an order that is not known
+      local sequence = first - 1
+      for _, batch in ipairs(possible) do sequence = put(batch, sequence) end
+    end
+    if #possible > 1 then call('HSET', key, 'unsure', '1') end
+    at = at + 1
+  end
 end
 
 local function gone(node, found, state)
@@ -54,7 +96,10 @@ local function restore(node, persisted)
     end
     call('PUBLISH', base .. 'c:' .. node, 's' .. text(settled))
   end
-  if state[4] ~= round then call('HSET', state_key, 'g', round, 'o', text(head)) end
+  if state[4] ~= round then
+    fill(node, head, num(upto))
+    call('HSET', state_key, 'g', round, 'o', text(head))
+  end
 
   local was_empty, begun, added, oldest = first > head, head, 0, nil
   upto = num(upto)

@@ -29,7 +29,8 @@ end
 
 if heal[1] and heal[2] ~= run then -- opened on a server that is not the master any more: perhaps not all of it is here
   for _, node in ipairs(call('HKEYS', base .. 'heal:h')) do call('DEL', base .. 'heal:r:' .. node) end
-  for _, name in ipairs({'', ':e', ':d', ':f', ':p', ':g', ':h', ':s'}) do call('DEL', base .. 'heal' .. name) end
+  for _, node in ipairs(call('SMEMBERS', base .. 'heal:n')) do call('DEL', base .. 'heal:q:' .. node) end
+  for _, name in ipairs({'', ':e', ':d', ':f', ':p', ':g', ':h', ':s', ':u', ':n'}) do call('DEL', base .. 'heal' .. name) end
   heal = {}
 end
 local id_now = heal[1]

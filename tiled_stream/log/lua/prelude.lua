@@ -21,7 +21,9 @@
 --   heal             hash of the round under way: id (which becomes the generation), run, before, deadline, window (ms), knows,
 --                    bound, closed, whole, healed, lost; heal:e servers expected, heal:d done; heal:f the server that finishes it;
 --                    heal:p epochs and heal:g generations of those that take part; heal:h heads ("-": dropped) and
---                    heal:s settled watermarks by node; heal:r:NODE records by sequence
+--                    heal:s settled watermarks, heal:u sequences up to which records are not kept, by node; heal:r:NODE records by
+--                    sequence; heal:n nodes with heal:q:NODE, records of batches that were sent and not answered, by "WRITER:BATCH"
+--   a:WRITER:BATCH   hash: the sequence before the records of that batch, by node; they were restored, and the batch was not answered
 -- Channels: c:NODE "h<head>", "s<settled>" or "g" (gone); dirty "d" (something to claim), "w" (somebody waits),
 -- or "x" (the log is being healed).
 local base = KEYS[1]
