@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 from typing import Any
@@ -64,6 +65,26 @@ async def test_what_nobody_foresaw_is_logged_and_not_told(server: Any, caplog: p
     assert status == 500
     assert "swordfish" not in detail
     assert any("Stream" in r.getMessage() and r.exc_info for r in caplog.records)
+
+
+@pytest.mark.parametrize(("number", "word"), [(errno.ENOSPC, "full"), (errno.EROFS, "read-only"), (errno.EIO, "fails")])
+async def test_disk_that_refuses_is_told_without_a_traceback(
+    server: Any, caplog: pytest.LogCaptureFixture, number: int, word: str
+) -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise OSError(number, "the words of the system", "/data/x")
+
+    await server.table("t", pyarrow.table({"x": [1]}), append=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.assembly.services.writer, "submit", full)
+        body = arrow_file(pyarrow.table({"x": [1]}))
+        response = await server.client.patch("/api/v1/table/partition/t?partition=0", content=body)
+    assert response.status_code == 503  # it may have been done: not to be repeated
+    assert word in response.json()["detail"]
+    assert "/data" not in response.text
+    (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert line.exc_info is None
+    assert "/data/x" in line.getMessage()
 
 
 async def test_what_cannot_be_done_now_says_when_to_come_again(server: Any) -> None:
