@@ -125,3 +125,37 @@ async def test_an_append_that_did_nothing_is_one_that_stock_clients_repeat(
     assert (append.status_code, append.headers["retry-after"], append.json()["detail"]) == (status, "3", str(fault))
     assert (replace.status_code, replace.headers["retry-after"]) == (503, "3")
     assert (await server.client.patch("/api/v1/table/partition/t?partition=0", **body)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", [errors.DataLost, errors.StorageMissing])
+async def test_data_that_are_lost_are_answered_before_the_first_byte(server: Any, kind: type[errors.Unavailable]) -> None:
+    """In every form in which data are read; never as zeros, as no rows, or as a part of a body."""
+    await server.create("c")
+    await server.array("c/a", numpy.ones((2, 3)))
+    await server.table("c/t", pyarrow.table({"x": [1, 2]}))
+    sentence = "Records 1 to 3 of node c/a are lost; `tiled-stream check` tells more."
+
+    async def lost(*_: Any, **__: Any) -> Any:
+        raise kind(sentence)
+
+    reader = server.assembly.services.reader
+    table_store = reader._tables.of("application/x-tiled-sql-table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader._arrays, "read", lost)
+        patch.setattr(table_store, "read", lost)
+        for path in (
+            "/api/v1/array/full/c/a",
+            "/api/v1/array/full/c/a?format=text/csv",
+            "/api/v1/array/full/c/a?slice=0:1,0:1",
+            "/api/v1/array/block/c/a?block=0,0",
+            "/api/v1/array/full/c/t/x",
+            "/api/v1/table/full/c/t?format=text/csv",
+            "/api/v1/table/partition/c/t?partition=0",
+            "/api/v1/container/full/c?format=application/x-hdf5",
+            "/zarr/v2/c/a/0.0",
+            "/zarr/v3/c/a/c/0/0",
+        ):
+            response = await server.client.get(path)
+            assert response.status_code == 503, (path, response.status_code, response.text[:200])
+            assert response.json() == {"detail": sentence}, path
+            assert "retry-after" in response.headers, path
