@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 from typing import Any
@@ -66,6 +67,26 @@ async def test_what_nobody_foresaw_is_logged_and_not_told(server: Any, caplog: p
     assert any("Stream" in r.getMessage() and r.exc_info for r in caplog.records)
 
 
+@pytest.mark.parametrize(("number", "word"), [(errno.ENOSPC, "full"), (errno.EROFS, "read-only"), (errno.EIO, "fails")])
+async def test_disk_that_refuses_is_told_without_a_traceback(
+    server: Any, caplog: pytest.LogCaptureFixture, number: int, word: str
+) -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise OSError(number, "the words of the system", "/data/x")
+
+    await server.table("t", pyarrow.table({"x": [1]}), append=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.assembly.services.writer, "submit", full)
+        body = arrow_file(pyarrow.table({"x": [1]}))
+        response = await server.client.patch("/api/v1/table/partition/t?partition=0", content=body)
+    assert response.status_code == 503  # it may have been done: not to be repeated
+    assert word in response.json()["detail"]
+    assert "/data" not in response.text
+    (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert line.exc_info is None
+    assert "/data/x" in line.getMessage()
+
+
 async def test_what_cannot_be_done_now_says_when_to_come_again(server: Any) -> None:
     async def behind(*_: Any, **__: Any) -> Any:
         raise errors.Unavailable("Storage is behind.", retry_after=2)
@@ -104,3 +125,37 @@ async def test_an_append_that_did_nothing_is_one_that_stock_clients_repeat(
     assert (append.status_code, append.headers["retry-after"], append.json()["detail"]) == (status, "3", str(fault))
     assert (replace.status_code, replace.headers["retry-after"]) == (503, "3")
     assert (await server.client.patch("/api/v1/table/partition/t?partition=0", **body)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", [errors.DataLost, errors.StorageMissing])
+async def test_data_that_are_lost_are_answered_before_the_first_byte(server: Any, kind: type[errors.Unavailable]) -> None:
+    """In every form in which data are read; never as zeros, as no rows, or as a part of a body."""
+    await server.create("c")
+    await server.array("c/a", numpy.ones((2, 3)))
+    await server.table("c/t", pyarrow.table({"x": [1, 2]}))
+    sentence = "Records 1 to 3 of node c/a are lost; `tiled-stream check` tells more."
+
+    async def lost(*_: Any, **__: Any) -> Any:
+        raise kind(sentence)
+
+    reader = server.assembly.services.reader
+    table_store = reader._tables.of("application/x-tiled-sql-table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader._arrays, "read", lost)
+        patch.setattr(table_store, "read", lost)
+        for path in (
+            "/api/v1/array/full/c/a",
+            "/api/v1/array/full/c/a?format=text/csv",
+            "/api/v1/array/full/c/a?slice=0:1,0:1",
+            "/api/v1/array/block/c/a?block=0,0",
+            "/api/v1/array/full/c/t/x",
+            "/api/v1/table/full/c/t?format=text/csv",
+            "/api/v1/table/partition/c/t?partition=0",
+            "/api/v1/container/full/c?format=application/x-hdf5",
+            "/zarr/v2/c/a/0.0",
+            "/zarr/v3/c/a/c/0/0",
+        ):
+            response = await server.client.get(path)
+            assert response.status_code == 503, (path, response.status_code, response.text[:200])
+            assert response.json() == {"detail": sentence}, path
+            assert "retry-after" in response.headers, path

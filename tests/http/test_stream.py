@@ -371,3 +371,18 @@ async def test_a_request_without_a_socket_is_told_what_this_is(nobody: httpx.Asy
     response = await nobody.get("/api/v1/stream/single/a")
     assert response.status_code == 404
     assert "WebSocket" in response.json()["detail"]
+
+
+async def test_epoch_in_the_schema_resumes_and_another_one_is_announced(written: Any) -> None:
+    first = await written.socket("a?start=0").accepted()
+    epoch = (await first.update())["epoch"]
+    same = await written.socket(f"a?start=3&epoch={epoch}").accepted()
+    assert await sequences(same, 1) == [3]
+    stale = await written.socket("a?start=3&epoch=another").accepted()
+    assert (await stale.update())["epoch"] == epoch
+    notice = {"type": "gap", "first": 3, "last": 2, "reason": "epoch", "epoch": epoch, "head": 3}
+    assert await stale.update() == notice
+    assert (await stale.update())["sequence"] == 3
+    live = await written.socket("a?epoch=another").accepted()  # without a cursor it says nothing
+    await written.ok("PUT", "/array/full/a", content=ROW)
+    assert await sequences(live, 1) == [4]

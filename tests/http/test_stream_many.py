@@ -468,6 +468,20 @@ async def test_children_of_a_subtree_wait_for_the_catalog(server: Any, away: Any
     assert {many.sequences(1, many.number(1, f"run/{name}"))[0] for name in "abc"} == {1}
 
 
+async def test_resumed_subscription_waits_and_a_new_one_is_refused(server: Any, away: Any) -> None:
+    await server.array("a", numpy.zeros(3))
+    epoch = server.assembly.services.log.epoch
+    switch = away(server.assembly.services.log, "head", "heads")
+    switch.is_away = True
+    many = await connect(server)
+    many.say(type="subscribe", id=1, path="a", start=1, epoch=epoch)
+    many.say(type="subscribe", id=2, path="a", start=1)
+    assert (await many.until("error", 2))["status"] == 503
+    await tried(switch)
+    switch.is_away = False
+    await many.until("array-data", 1)
+
+
 async def test_losses_are_gaps_in_every_view(server: Any) -> None:
     await server.array("a", numpy.zeros((1, 3)))
     log = server.assembly.services.log

@@ -59,6 +59,17 @@ async def test_a_write_that_is_not_confirmed_in_time_is_in_doubt() -> None:
         await Barrier(log, timeout=0.01).reach(node, 1)
 
 
+async def test_forgetting_asks_again() -> None:
+    log, node = Counting(), new_id()
+    barrier = Barrier(log, timeout=0.2)
+    await log.append(node, draft(1))
+    await persist(log, 1)
+    for asked in (1, 2):
+        await barrier.settle_at(node, 1)
+        assert log.asked == asked
+        barrier.forget()
+
+
 async def test_it_remembers_a_bounded_number_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2)
     log = Counting()

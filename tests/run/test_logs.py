@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.run import running
-from tiled_stream.run.logs import REQUEST_FIELDS, configure
+from tiled_stream.run.logs import REQUEST_FIELDS, Repetitions, configure
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,68 @@ def test_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     configure(level="warning", log_format="console", access_log=True, timestamps=False)
     logging.getLogger("a").warning("careful")
     assert capsys.readouterr().err.split() == ["[warning", "]", "careful", "[a]"]
+
+
+class Lines:
+    """A logger whose repetitions are left out, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.lines: list[str] = []
+        self._filter = Repetitions(seconds=10.0, clock=lambda: self.now)
+
+    def log(self, level: int, message: str, *args: object, name: str = "a", error: Exception | None = None) -> None:
+        info = None if error is None else (type(error), error, None)
+        record = logging.LogRecord(name, level, __file__, 1, message, args, info)
+        if self._filter.filter(record):
+            self.lines.append(record.getMessage())
+
+
+def test_same_fault_is_logged_once_in_ten_seconds() -> None:
+    lines = Lines()
+    for _ in range(100):
+        lines.log(logging.WARNING, "Redis cannot be reached: %s", "refused")
+        lines.log(logging.WARNING, "Redis cannot be reached: %s", "timeout")
+        lines.now += 0.05
+    assert lines.lines == ["Redis cannot be reached: refused", "Redis cannot be reached: timeout"]
+    lines.now = 20.0
+    lines.log(logging.WARNING, "Redis cannot be reached: %s", "refused")
+    assert lines.lines[2:] == ["Redis cannot be reached: refused (99 more of these in the last 20 s)"]
+    lines.now = 40.0
+    lines.log(logging.WARNING, "Redis cannot be reached: %s", "refused")
+    assert lines.lines[3:] == ["Redis cannot be reached: refused"]
+
+
+def test_same_exception_at_one_place_is_one_fault_whatever_the_request() -> None:
+    lines = Lines()
+    for number in range(5):
+        lines.log(logging.ERROR, "Request %d failed", number, error=OSError(28, "No space left"))
+    lines.log(logging.ERROR, "Request %d failed", 5, error=ValueError("another"))
+    assert lines.lines == ["Request 0 failed", "Request 5 failed"]
+
+
+def test_lines_of_requests_and_of_information_are_all_logged() -> None:
+    lines = Lines()
+    for _ in range(3):
+        lines.log(logging.INFO, "begins")
+        lines.log(logging.WARNING, "PUT /a 503", name="tiled_stream.access")
+    assert len(lines.lines) == 6
+
+
+def test_remembered_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiled_stream.run.logs._REMEMBERED", 3)
+    lines = Lines()
+    for number in (0, 1, 2, 3, 0):
+        lines.log(logging.WARNING, "fault %d", number)
+    assert lines.lines[-1] == "fault 0"
+    assert len(lines._filter._said) == 3
+
+
+def test_configured_log_leaves_repetitions_out(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(level="info", log_format="json", access_log=True)
+    for _ in range(3):
+        logging.getLogger("a").error("full")
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_tracebacks_show_no_variables(capsys: pytest.CaptureFixture[str]) -> None:

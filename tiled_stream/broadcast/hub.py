@@ -121,10 +121,10 @@ class Hub:
             await _cancelled(shared.task)
         self._shared.clear()
 
-    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, ask: Callable[[], Awaitable[T]], *, once: bool = False) -> T:
         """The answer of log, catalog or storage, asked again while they are `Unavailable`; while draining that is raised.
 
-        For who already has a subscription. Safe to cancel.
+        For who already has a subscription; with `once` for who has none. Safe to cancel.
         """
         pause, reader = Pause(), object()
         try:
@@ -132,7 +132,7 @@ class Hub:
                 try:
                     return await ask()
                 except Unavailable as error:
-                    if self._draining:
+                    if self._draining or once:
                         raise
                     self._outages.met(reader, error)
                 await asyncio.sleep(pause.next())

@@ -6,6 +6,7 @@ with the request's id and answered without its details.
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -51,6 +52,16 @@ FAULTS: dict[type[errors.TiledStreamError], tuple[int, int]] = {
 UNTOUCHED = 429
 #: They repeat it nine times, so that with this `Retry-After` at least 18 s are bridged.
 _UNTOUCHED_SECONDS = 2.0
+#: What a machine may refuse at any time.
+_DISKS = {
+    errno.ENOSPC: "because a disk of the server is full",
+    errno.EDQUOT: "because a disk quota of the server is used up",
+    errno.EROFS: "because a file system of the server is read-only",
+    errno.EIO: "because a disk of the server fails",
+    errno.ENOMEM: "because the server has no memory left",
+    errno.EMFILE: "because the server has too many files open",
+    errno.ENFILE: "because the server has too many files open",
+}
 
 
 def status_of(error: errors.TiledStreamError) -> int:
@@ -105,5 +116,10 @@ def _framework(request: Request[Any, Any, Any], error: HTTPException) -> Respons
 
 def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     request_id = request.scope["state"].get("request_id", "?")
+    sentence = _DISKS.get(error.errno or 0) if isinstance(error, OSError) else None
+    if sentence is not None:  # of the machine, not of this code: no traceback, and worth another try
+        place = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        logger.error("Request failed, %s%s", sentence, place)
+        return _foreseen(request, errors.InDoubt(f"This could not be finished, {sentence}; it may have been done in part."))
     logger.error("Request %s failed: %s %s", request_id, request.method, request.scope["path"], exc_info=error)
     return error_response(500, f"Internal server error; the log tells more under request {request_id}.")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..broadcast.bundle import Bundle
@@ -142,10 +143,13 @@ class ManySocket(Socket):
     async def _begin(self, group: Group) -> None:
         wanted = group.wanted
         keys = wanted.path.split("/") if isinstance(wanted.path, str) else wanted.path
-        at = await subscribable(self.edge, tuple(key for key in keys if key))
+        # What is resumed waits for a log that cannot be reached; what is new is refused.
+        is_new = wanted.epoch is None and not wanted.cursors
+        patiently = partial(self.edge.hub.patiently, once=is_new)
+        at = await patiently(partial(subscribable, self.edge, tuple(key for key in keys if key)))
         group.path = at.path
         check_view(group.view, at.node)
-        root = await self._join(group, at, group.after(at.path, 0))
+        root = await patiently(partial(self._join, group, at, group.after(at.path, 0)))
         position = root.subscription
         await self._answer(
             wanted.id,

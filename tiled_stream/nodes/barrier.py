@@ -49,6 +49,10 @@ class Barrier:
         if len(self._persisted) > _REMEMBERED:
             self._persisted.popitem(last=False)
 
+    def forget(self) -> None:
+        """Catalog or storage was restored to an earlier state: what was persisted may not be any more."""
+        self._persisted.clear()
+
     async def settle_all(self) -> None:
         """Wait until all that is now in any log is persisted."""
         await self._reach(await self._log.dirty())

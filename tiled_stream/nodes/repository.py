@@ -83,8 +83,8 @@ class _Tail(Protocol):
 class Repository:
     """Finds nodes by path and tells their present. One a process; concurrent use is fine.
 
-    `now` gives seconds since the epoch. `max_tails` bounds how many containers and how many data nodes are remembered;
-    `max_children` how many children a container.
+    `now` gives seconds since the epoch. `max_tails` bounds how many containers and how many data nodes are remembered,
+    `max_children` how many children of a container.
     """
 
     def __init__(
@@ -224,10 +224,14 @@ class Repository:
             return (await self._present(Child(stored.node, stored.watermark), ())).node
         return (await self._present(Child(node, tail.cursor), ())).node
 
+    def forget(self) -> None:
+        """Catalog or storage was restored to an earlier state: remember nothing."""
+        self._containers.clear()
+        self._data.clear()
+
     async def child_count(self, container: NodeId) -> int:
         """Exact number of children, as of now."""
-        count, _ = await self.census(container)
-        return count
+        return (await self.census(container))[0]
 
     async def census(self, container: NodeId) -> tuple[int, bool]:
         """Exact number of children, and whether any was ever given a key that is odd (`domain/nodes.py`)."""
