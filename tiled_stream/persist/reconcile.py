@@ -136,6 +136,8 @@ class Reconciler:
         """Compare the nodes that have records in the log, or all that it knows. Returns how many were reopened."""
         reopened = 0
         async for page in self._log.states(retained=not is_all):
+            if self._is_stopping:
+                break
             reopened += await self._compare(page)
         if reopened:
             logger.warning("Catalog or storage had less than the log says of %d nodes; they are persisted again.", reopened)

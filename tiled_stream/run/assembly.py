@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
-from uuid import uuid4
 
 from ..accounts.database import database_at
 from ..accounts.providers import AuthenticatorError, providers_of
@@ -32,25 +31,19 @@ from ..http.shell import Shell
 from ..http.user_access import UserAccess
 from ..ingest.deletion import Deletion
 from ..ingest.writer import Writer
-from ..log.port import Persisted, Retention
-from ..nodes.barrier import Barrier
+from ..log.port import Persisted
 from ..nodes.repository import Repository
-from ..persist.apply import Apply
-from ..persist.persister import Persister
-from ..persist.quarantine import Quarantine
-from ..persist.reconcile import Reconciler
 from ..query.browse import Browse
-from ..query.completeness import Completeness
 from ..query.history import History
 from ..query.read import DataReader
 from ..query.read_files import FileData
 from ..storage.port import ArrayStore, PartStore
-from ..storage.stores import Stores
 from ..storage.tables import Tables
 from .engines import Engines, Places, engines_of, places_of
 from .heart import Heart
 from .identities import Mismatches, bind_storage
 from .mounting import mount
+from .persistence import Persistence
 from .readers import readers_of
 from .settings import Settings, SettingsError
 from .specs import promises_of
@@ -80,50 +73,18 @@ class Assembly:
     ) -> None:
         log, catalog = engines.log, engines.catalog
         stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
-        barrier = Barrier(log, timeout=settings.barrier_timeout_seconds, reason=lambda: self.persister.stats.failing_because)
+        notify = None if hooks is None else hooks.outbox.take
+        self.persistence = Persistence(settings, places, engines, mismatches=mismatches, notify=notify)
+        barrier, complete = self.persistence.barrier, self.persistence.complete
         repository = Repository(log, catalog)
         self._settings = settings
         self._log = log
         self._repository = repository
-        self._persisting: asyncio.Task[None] | None = None
-        self._reconciling: asyncio.Task[None] | None = None
-        self._mismatches = mismatches
         self._heart = Heart()
         self.places = places
-        compared = Stores(arrays=engines.arrays, parts=engines.parts, tables=engines.tables)
-        past = History(log, catalog, stores=compared) if settings.history else None
+        past = History(log, catalog, stores=self.persistence.stores) if settings.history else None
         self.hub = Hub(log, now=time.time, past=past)
-        self.quarantine = Quarantine(places.quarantine)
         self._hooks = hooks
-        complete = Completeness(catalog, compared, epoch=lambda: log.epoch, suspect=lambda node: self.reconciler.suspect(node))
-
-        def forget() -> None:
-            """What was persisted may not be any more: a backup was restored, or something was lost."""
-            barrier.forget()
-            complete.forget()
-
-        self._apply = Apply(
-            log,
-            catalog,
-            stores=compared,
-            quarantine=self.quarantine,
-            now=time.time,
-            notify=None if hooks is None else hooks.outbox.take,
-            on_loss=forget,
-        )
-        self.reconciler = Reconciler(log, catalog, compared, self._apply, on_change=forget)
-        self.persister = Persister(
-            log,
-            self._apply,
-            worker=uuid4().hex,
-            retention=Retention(
-                node_bytes=settings.cache_node_bytes,
-                total_bytes=settings.cache_total_bytes,
-                seconds=settings.cache_data_ttl,
-            ),
-            now=time.time,
-            linger=settings.persist_linger_seconds,
-        )
         self.promises = promises_of(settings.specs, strict=settings.reject_undeclared_specs)
         deletion = Deletion(repository, catalog, barrier=barrier)
         readable = (*settings.read, *([str(places.arrays)] if places.arrays else []))  # what may be written may be read
@@ -153,12 +114,7 @@ class Assembly:
 
     async def start(self, *, is_new_storage: bool = False) -> None:
         """Begin to persist, unless other processes do. `is_new_storage`: a storage is not the one that the catalog knew."""
-        reconciling = self.reconciler.run(is_new_storage=is_new_storage)
-        self._reconciling = asyncio.create_task(reconciling, name="reconciler")
-        self._reconciling.add_done_callback(_heard)
-        if self._settings.persist:
-            self._persisting = asyncio.create_task(self.persister.run(), name="persister")
-            self._persisting.add_done_callback(_heard)
+        self.persistence.start(is_new_storage=is_new_storage)
         await mount(self._settings, self._repository, self.services.writer)
         if self._hooks is not None:
             self._hooks.start(lambda: self._repository.mounts)
@@ -175,35 +131,19 @@ class Assembly:
                     await asyncio.sleep(0.01)
 
     async def finish(self) -> None:
-        """End the persister after its round, then persist what is owed; a shared log is left to others, or to the next life."""
+        """End the background work; persist what is pending, unless other servers do."""
         await self._heart.stop()
-        self.reconciler.stop()
-        if self._reconciling is not None:
-            await asyncio.wait({self._reconciling})
-        self.persister.stop()
-        if self._persisting is None:
-            return
-        await asyncio.wait({self._persisting})
-        if self._settings.is_shared_log:
-            return
-        if not await self.persister.finish(seconds=self._settings.drain_timeout_seconds):
-            logger.warning("Stopped before everything was persisted; the rest stays in the log.")
+        await self.persistence.finish()
 
     async def check_ready(self) -> None:
         """`Unavailable` with the reason while this server should get no traffic."""
         if self.hub.is_draining:
             raise Unavailable("This server is stopping.")
-        if self._settings.persist and (self._persisting is None or self._persisting.done()):
-            raise Unavailable("The persister does not run.")
-        if self._settings.is_shared_log:
-            return  # a log or a storage that is unreachable or behind concerns all servers alike: each answers 429 or 503 itself
-        oldest = (await self._log.lag()).oldest
-        if oldest is not None and time.time() - oldest > self._settings.ready_backlog_seconds:
-            raise Unavailable("Storage is behind: writes go into the log but are not persisted.")
+        await self.persistence.check_ready()
 
     async def stats(self) -> dict[str, float]:
         """Figures for metrics."""
-        hub, done = self.hub.stats(), self.persister.stats
+        hub = self.hub.stats()
         of_process = {
             "tiled_stream_subscribers": hub.subscribers,
             "tiled_stream_tails": hub.tails,
@@ -213,19 +153,7 @@ class Assembly:
             "tiled_stream_gaps_total": hub.gaps,
             "tiled_stream_slow_readers_total": hub.slow,
             "tiled_stream_event_loop_lag_seconds": self._heart.lag,
-            "tiled_stream_persisted_records_total": done.records,
-            "tiled_stream_persist_rounds_total": done.rounds,
-            "tiled_stream_persist_seconds_total": done.seconds,
-            "tiled_stream_persist_failures_total": done.failures,
-            "tiled_stream_quarantined_records_total": self.quarantine.count,
-            "tiled_stream_lost_records_total": self._apply.stats.lost,
-            "tiled_stream_lost_nodes": self.reconciler.stats.lost_nodes,
-            "tiled_stream_fenced_batches_total": self._apply.stats.fenced,
-            "tiled_stream_storage_behind_total": self._apply.stats.behind,
-            "tiled_stream_reapplied_records_total": self._apply.stats.reapplied,
-            "tiled_stream_reopened_nodes_total": self.reconciler.stats.reopened,
-            "tiled_stream_identity_mismatches_total": self._mismatches.count,
-        }
+        } | self.persistence.figures()
         try:
             lag, of_log = await self._log.lag(), await self._log.figures()
             of_log |= {} if self._hooks is None else await self._hooks.figures()

@@ -32,7 +32,8 @@ from ..domain.structures import ArrayStructure
 from ..files.formats import open_array
 from ..files.port import Damaged, Missing, Source
 from ..files.wall import Wall
-from .array_contract import cells, selections
+from .array_contract import cells
+from .array_model import selections
 
 __all__ = ["LIMIT", "ArrayReaderContract", "aged", "array_source", "open_files", "uri"]
 
