@@ -59,15 +59,20 @@ class ServerSilentError(ConnectionError):
 class Link:
     """A connection for oneself: the statements of asyncpg, each of them watched. Made by `Pool`."""
 
-    def __init__(self, pool: Pool, connection: Any, limit: float) -> None:
+    def __init__(self, pool: Pool, home: Any, connection: Any, limit: float) -> None:
         self._pool = pool
+        # asyncpg's pool, which the connection goes back to.
+        self._home = home
         self._connection = connection
         self._limit = limit
+        #: The number of the server's process.
+        self.number: int = connection.get_server_pid()
         self._loop = asyncio.get_running_loop()
         # When the server was last heard of, or asked for something; None while nobody waits for it.
         self._heard: float | None = None
         # Is it in a state that nothing more can be done with?
         self._is_broken = False
+        self._was_cancelled = False
         self._why: str | None = None
         # One timer for all statements: it looks how long the present one has been silent. Cheaper than a timeout for each.
         self._timer = self._loop.call_later(SILENT_SECONDS, self._look)
@@ -126,13 +131,16 @@ class Link:
             self._connection.terminate()
 
     async def end(self) -> None:
-        """Stop watching; a connection that is broken is closed."""
+        """Stop watching and give the connection back; one that is broken is closed."""
         self._timer.cancel()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
         if self._is_broken:
             self.terminate()
+        # Where a statement was cancelled, the server has to acknowledge that; if it does not, asyncpg terminates the connection.
+        with suppress(TimeoutError):
+            await self._home.release(self._connection, timeout=CANCEL_SECONDS if self._was_cancelled else None)
 
     async def _given(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         self._heard = None
@@ -153,9 +161,12 @@ class Link:
         self._heard = self._loop.time()
         try:
             return await statement
+        except asyncio.CancelledError:
+            self._was_cancelled = True
+            raise
         except BaseException as error:
             self._is_broken |= _breaks(error)
-            if self._why is not None and not isinstance(error, asyncio.CancelledError):
+            if self._why is not None:
                 raise ServerSilentError(self._why) from error
             raise
         finally:
@@ -214,8 +225,9 @@ class Pool:
         self._check = check
         self._pool: Any = None
         self._made: WeakSet[Any] = WeakSet()
-        # Process numbers of the connections that are in use.
+        # Process numbers of the connections that are in use, and how many are, or are being made.
         self._busy: set[int] = set()
+        self._taken = 0
 
     @property
     def is_open(self) -> bool:
@@ -245,23 +257,39 @@ class Pool:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
 
+    async def acquire(self, *, limit: float) -> Link:
+        """A connection for oneself, until `release`. `limit`: seconds that the server may work on one statement."""
+        pool = self._pool
+        # Nothing is to be waited for while there is room: a timeout more is a tenth of a small read.
+        timeout = ACQUIRE_SECONDS if self._taken >= self._size else None
+        self._taken += 1
+        try:
+            connection = await pool.acquire(timeout=timeout)
+        except BaseException as error:
+            self._taken -= 1
+            if isinstance(error, TimeoutError):
+                raise TimeoutError("no connection was free, or could be made, in time") from error
+            raise
+        link = Link(self, pool, connection, limit)
+        self._busy.add(link.number)
+        return link
+
+    async def release(self, link: Link) -> None:
+        """Give it back."""
+        try:
+            await link.end()
+        finally:
+            self._busy.discard(link.number)
+            self._taken -= 1
+
     @asynccontextmanager
     async def connection(self, *, limit: float) -> AsyncIterator[Link]:
-        """A connection for oneself. `limit`: seconds that the server may work on one statement."""
-        pool = self._pool
-        try:
-            connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
-        except TimeoutError as error:
-            raise TimeoutError("no connection was free, or could be made, in time") from error
-        link, number = Link(self, connection, limit), connection.get_server_pid()
-        self._busy.add(number)
+        """See `acquire`."""
+        link = await self.acquire(limit=limit)
         try:
             yield link
         finally:
-            self._busy.discard(number)
-            await link.end()
-            with suppress(TimeoutError):  # it is terminated, if a cancelled statement does not end
-                await pool.release(connection, timeout=CANCEL_SECONDS)
+            await self.release(link)
 
     @asynccontextmanager
     async def transaction(self, *, limit: float, begin: str = "BEGIN") -> AsyncIterator[Link]:

@@ -39,39 +39,39 @@ class Session:
     """A connection for oneself. If the server cannot do a step: `Unavailable`; if a table is gone: `UndefinedTableError`."""
 
     def __init__(self, link: Link, shown: str) -> None:
-        self._link = link
+        self.link = link
         self._shown = shown
 
     async def execute(self, sql: str, *arguments: object) -> None:
         """One statement, or several without arguments."""
         with _faults(self._shown):
-            await self._link.execute(sql, *arguments)
+            await self.link.execute(sql, *arguments)
 
     async def value(self, sql: str, *arguments: object) -> Any:
         """The first value of the first row, None if there is none."""
         with _faults(self._shown):
-            return await self._link.fetchval(sql, *arguments)
+            return await self.link.fetchval(sql, *arguments)
 
     async def rows(self, sql: str, *arguments: object) -> list[Any]:
         """All rows, each like a tuple."""
         with _faults(self._shown):
-            return await self._link.fetch(sql, *arguments)
+            return await self.link.fetch(sql, *arguments)
 
     async def put(self, schema: str, table: str, columns: Sequence[str], pieces: AsyncIterable[bytes]) -> None:
         """Binary COPY into a table."""
         with _faults(self._shown):
-            await self._link.copy_in(schema, table, columns, pieces)
+            await self.link.copy_in(schema, table, columns, pieces)
 
     async def take(self, query: str, sink: Callable[[bytes], Awaitable[None]]) -> None:
         """Binary COPY of what a query finds, cut anywhere; the server waits for `sink`."""
         with _faults(self._shown):
-            await self._link.copy_out(query, sink)
+            await self.link.copy_out(query, sink)
 
     async def has_locked(self, table: str) -> bool:
         """Lock a table against everybody else, but do not wait. If not, the transaction can only end, without effect."""
         with _faults(self._shown):
             try:
-                await self._link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                await self.link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
             except asyncpg.LockNotAvailableError:
                 return False
         return True
@@ -108,20 +108,27 @@ class Database:
         if not self._pool.is_open:
             raise Unavailable(f"The table storage {self._shown} is not open.")
         with _faults(self._shown):
-            async with self._pool.connection(limit=seconds) as link:
-                yield Session(link, self._shown)
+            link = await self._pool.acquire(limit=seconds)
+        try:
+            yield Session(link, self._shown)
+        finally:
+            await self._pool.release(link)
 
     @asynccontextmanager
     async def transaction(self, *, seconds: float = PATIENCE) -> AsyncIterator[Session]:
         """A session in a transaction, which is committed at the end, or rolled back."""
-        if not self._pool.is_open:
-            raise Unavailable(f"The table storage {self._shown} is not open.")
-        begin = f"BEGIN; SET LOCAL statement_timeout = '{seconds:.0f}s'" + (
-            f"; SET LOCAL {'; SET LOCAL '.join(_LIMITS)}" if self._is_shared else ""
-        )
-        with _faults(self._shown):
-            async with self._pool.transaction(limit=seconds, begin=begin) as link:
-                yield Session(link, self._shown)
+        local = [f"statement_timeout = '{seconds:.0f}s'", *(_LIMITS if self._is_shared else ())]
+        async with self.session(seconds=seconds) as session:
+            try:
+                await session.execute(f"BEGIN; SET LOCAL {'; SET LOCAL '.join(local)}")
+                yield session
+                await session.execute("COMMIT")
+            except GeneratorExit:  # nothing can be awaited any more
+                session.link.terminate()
+                raise
+            except BaseException:
+                await session.link.roll_back()
+                raise
 
     async def _begin(self, connection: Any) -> None:
         """What each new connection begins with."""

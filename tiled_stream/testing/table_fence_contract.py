@@ -1,4 +1,4 @@
-"""What every `TableStore` does with fences: the part of its contract that keeps a stale persister from writing.
+"""What every `TableStore` does with watermarks and fences: the part of its contract that keeps a stale persister from writing.
 
 `TableFenceContract` belongs to `TableStoreContract` and needs its fixtures. `SharedTableContract` is for engines that two
 processes may open at once; it asks for one fixture more.
@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from ..storage.port import FENCED, TableBatch, TableStore
+from .factories import new_id
 from .table_model import TableModel, assert_reads, random_rows, two_columns
 
 __all__ = ["SharedTableContract", "TableFenceContract"]
@@ -61,6 +62,18 @@ class _Leases:
 
 class TableFenceContract:
     """Part of `TableStoreContract`."""
+
+    async def test_watermarks_of_many_nodes(self, store: TableStore, reopen: Reopen) -> None:
+        models = [two_columns() for _ in range(40)]
+        for n, model in enumerate(models):
+            for _ in range(n % 4):
+                model.append(random_rows(Random(n), 1))
+        await store.apply([model.batch() for model in models])
+        asked = [new_id(), *(model.node for model in models), models[3].node]
+        expected = [0, *(n % 4 for n in range(40)), 3]
+        assert await store.watermarks(asked) == expected
+        assert await store.watermarks([]) == []
+        assert await (await reopen()).watermarks(asked) == expected
 
     async def test_a_lower_fence_is_refused_and_changes_nothing(self, store: TableStore) -> None:
         """The stale persister: it continues from the watermark that it remembers, with old records over newer ones."""
