@@ -11,6 +11,7 @@ be restored is a `RecordLost` at its sequence, and the epoch is another one (I3)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from .port import Persisted
 from .redis_appends import Appends, Encoded
 from .redis_keep import DROPPED, Keep
 from .redis_life import RedisLife
-from .redis_link import Link, Script
+from .redis_link import LifeLost, Link, Script
 
 __all__ = ["Healing"]
 
@@ -105,8 +106,10 @@ class Healing:
                 )
                 self._must_replace = False
                 if kind == "alive":
-                    await self._adopt(*answer)
-                    return
+                    with contextlib.suppress(LifeLost):  # Redis was lost once more
+                        await self._adopt(*answer)
+                        return
+                    continue
                 round_id, opened = answer
                 if opened:
                     logger.warning("Redis was emptied, restarted or replaced: the servers restore the log (round %s).", round_id)

@@ -169,7 +169,7 @@ class Hints:
             for watch in self._watches.values():  # something may have been missed
                 watch.confirmed.clear()
                 watch.is_based = False
-                watch.settled = -1.0
+                watch.head = watch.settled = -1.0
                 watch.wake()
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

@@ -4,8 +4,10 @@
 -- of these: sequence (or number in the batch), time, event, payload, how it is stored.
 -- Returns "ok", or "late" if the round takes nothing any more.
 local run, round, server = ARGV[1], ARGV[2], ARGV[3]
-local heal = call('HMGET', base .. 'heal', 'id', 'run', 'closed')
+local heal = call('HMGET', base .. 'heal', 'id', 'run', 'closed', 'deadline')
 if heal[1] ~= round or heal[2] ~= run or heal[3] then return 'late' end
+local later = milliseconds() + 2000 -- a server that gives is alive
+if num(heal[4]) < later then call('HSET', base .. 'heal', 'deadline', text(later)) end
 if ARGV[5] == '1' then call('HSET', base .. 'heal', 'bound', '1') end
 call('SADD', base .. 'heal:e', server)
 if ARGV[6] ~= '' then
