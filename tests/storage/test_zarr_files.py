@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +21,8 @@ from tiled_stream.storage.layout import array_directory
 from tiled_stream.storage.port import ArrayBatch
 from tiled_stream.storage.zarr_arrays import ZarrArrays
 from tiled_stream.testing.array_contract import ArrayModel, cells
-from tiled_stream.testing.factories import array_structure
+from tiled_stream.testing.factories import array_structure, new_id, record
+from tiled_stream.testing.file_steps import FileSteps
 
 F8 = numpy.dtype("<f8")
 
@@ -89,6 +92,89 @@ async def test_appending_to_a_large_chunk_does_not_rewrite_it(store: ZarrArrays,
     await store.apply([model.batch(4)])
     assert chunk.stat().st_ino != before  # cells that readers know are replaced as a whole
     numpy.testing.assert_array_equal(await store.read(model.node, model.structure, whole((1005, 8))), model.values)
+
+
+async def test_paused_append_in_place_reaches_no_file_that_is_visible(tmp_path: Path) -> None:
+    """The successor appends the same row, and writes another one over it in the same batch: both in place."""
+    loop, step = asyncio.get_running_loop(), 0
+    first, second = ZarrArrays(tmp_path), ZarrArrays(tmp_path)
+    while True:
+        step += 1
+        model = ArrayModel(array_structure((4, 3), chunks=((3, 1), (3,)), resizable=True), F8, Random(step))
+        model.write_whole()
+        model.append()
+        model.write(ArrayWritten((1, 3), (4, 0)), cells(F8, (1, 3), Random(-step)), (4, 0))
+        model.append()
+        await first.apply([model.batch(0, 1, fence=1)])
+        chunk = array_directory(tmp_path, model.node) / "c.1.0"
+        before = chunk.stat().st_ino
+
+        def takeover(model: ArrayModel = model) -> None:
+            answer = asyncio.run_coroutine_threadsafe(second.apply([model.batch(1, 3, fence=2)]), loop).result(60)
+            assert answer == [3]
+
+        steps = FileSteps(tmp_path, at=step, action=takeover)
+        with steps.watching():
+            await first.apply([model.batch(1, 2, fence=1)])
+        if not steps.is_done:
+            assert chunk.stat().st_ino == before  # it was in place
+            break
+        await model.assert_reads(second, upto=3)
+        assert await second.apply([model.batch(3, fence=2)]) == [4]
+        await model.assert_reads(second)
+    assert step > 10
+    await first.close()
+    await second.close()
+
+
+async def test_appending_without_hard_links_rewrites_the_chunk(
+    store: ZarrArrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOTSUP, "no links here")
+
+    monkeypatch.setattr(fenced_directory.os, "link", refuse)
+    model = model_of((4, 3), ((3, 1), (3,)))
+    model.write_whole()
+    for n in range(6):
+        model.append(extent=1 + n % 2)
+        await store.apply([model.batch(0 if n == 0 else n + 1)])
+        await model.assert_reads(store)
+
+
+async def test_part_of_a_chunk_is_never_written_over_what_another_process_wrote(tmp_path: Path) -> None:
+    """A process that remembers a smaller array takes a row for all that there is in a chunk."""
+    first, second = ZarrArrays(tmp_path), ZarrArrays(tmp_path)
+    model = model_of((2, 4), ((2,), (4,)))
+    model.write(ArrayWritten((1, 4), (0, 0)), cells(F8, (1, 4), Random(1)), (0, 0))
+    model.append(extent=2)
+    model.append(extent=1)
+    model.write(ArrayWritten((1, 4), (2, 0)), cells(F8, (1, 4), Random(2)), (2, 0))
+    await first.apply([model.batch(0, 1, fence=1)])
+    await second.apply([model.batch(1, 3, fence=2)])
+    await first.apply([model.batch(1, 4, fence=3)])
+    for store in (first, second):
+        await model.assert_reads(store)
+    await first.close()
+    await second.close()
+
+
+async def test_grid_of_an_array_that_was_deleted_is_not_remembered(tmp_path: Path) -> None:
+    """By a process that only reads it: the array begins again with other chunks, or compressed."""
+    reader, writers = ZarrArrays(tmp_path), [ZarrArrays(tmp_path), ZarrArrays(tmp_path, level=1)]
+    node, records = new_id(), 0
+    for n, chunks in enumerate((((2, 2), (4,)), ((4,), (2, 2)), ((4,), (2, 2)), ((1,) * 4, (4,)))):
+        model = model_of((4, 4), chunks, seed=n)
+        model.node = node
+        model.delete()
+        model.write_whole()
+        events = [record(records + k, r.event, r.payload) for k, r in enumerate(model.records, start=1)]
+        batch = ArrayBatch(node, model.structure, tuple(events), records, fence=n)
+        records += 2
+        assert await writers[n % 2].apply([batch]) == [records]
+        await model.assert_reads(reader)
+    for store in (reader, *writers):
+        await store.close()
 
 
 async def test_a_batch_of_many_small_patches_holds_few_chunks(store: ZarrArrays, monkeypatch: pytest.MonkeyPatch) -> None:

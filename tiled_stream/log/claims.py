@@ -107,13 +107,12 @@ class Claims:
 
     def _opened(self, path: Path) -> io.FileIO:
         for _ in range(10):  # whoever takes the last body of a node away takes its directory, too
-            if self._check is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            else:
-                self._directory.mkdir(exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                if self._check is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                else:
+                    self._directory.mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
                 return io.FileIO(path, "xb")
         raise FileNotFoundError(errno.ENOENT, "its directory vanishes", str(path.parent))
 
