@@ -57,6 +57,11 @@ FIGURES: dict[str, tuple[str, str]] = {
         "Bodies put into files because they are too large for Redis, by this process.",
     ),
     "tiled_stream_redis_claimed_bytes_total": ("counter", "Bytes of these bodies."),
+    "tiled_stream_heals_total": ("counter", "Times that this process restored a log that Redis lost."),
+    "tiled_stream_healed_records_total": ("counter", "Records that this process restored in Redis."),
+    "tiled_stream_heal_lost_records_total": ("counter", "Records that no server had any more when the log was restored."),
+    "tiled_stream_kept_bytes": ("gauge", "Bytes of records kept in memory until they are persisted, to restore the log."),
+    "tiled_stream_unkept_records_total": ("counter", "Records that were too many to be kept before they were persisted."),
 }
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
