@@ -27,6 +27,15 @@ from .port import UNGUARDED, Persisted
 __all__ = ["RECORD_OVERHEAD", "MemoryLog"]
 
 
+_HEALING = (
+    "tiled_stream_heals_total",
+    "tiled_stream_healed_records_total",
+    "tiled_stream_heal_lost_records_total",
+    "tiled_stream_kept_bytes",
+    "tiled_stream_unkept_records_total",
+)
+
+
 class MemoryLog(MemoryBacklog):
     """`max_bytes`: how much it takes before appends are refused, which happens while storage is down for long.
 
@@ -64,8 +73,8 @@ class MemoryLog(MemoryBacklog):
         """It began with this process and belongs to any deployment that it is used with."""
 
     async def figures(self) -> dict[str, float]:
-        """Bytes of retained records."""
-        return {"tiled_stream_log_bytes": float(self._bytes)}
+        """Bytes of retained records. Nothing has to be healed: the log is in this process."""
+        return {"tiled_stream_log_bytes": float(self._bytes)} | dict.fromkeys(_HEALING, 0.0)
 
     # ---------------------------------------------------------------- Log
 

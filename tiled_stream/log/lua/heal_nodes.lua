@@ -7,17 +7,17 @@ local heal = call('HMGET', key, 'id', 'run', 'missing')
 if heal[1] ~= round or heal[2] ~= run or call('GET', key .. ':f') ~= server then return 'lost' end
 call('PEXPIRE', key .. ':f', 2000)
 
+local has_batches = call('EXISTS', key .. ':n') == 1
+
 local function done(node) -- nothing more is to be restored
   call('HDEL', key .. ':h', node)
-  call('HDEL', key .. ':s', node)
-  call('HDEL', key .. ':u', node)
   call('DEL', key .. ':r:' .. node)
 end
 
 -- A hole between records that servers know is a batch that was done and not answered, if every server takes part and none has dropped
 -- records. Its server has it still, and does not know its sequences; they are above those of its last batch that was answered.
 local function fill(node, head, upto)
-  local found = call('HGETALL', key .. ':q:' .. node)
+  local found = has_batches and call('HGETALL', key .. ':q:' .. node) or {}
   if #found == 0 or num(heal[3]) > 0 or num(call('HGET', key .. ':u', node)) > head then return end
   call('DEL', key .. ':q:' .. node)
   local batches = {}
@@ -73,12 +73,22 @@ local function restore(node, persisted)
   local found, state = call('GET', head_key), call('HMGET', state_key, 's', 'a', 'b', 'g')
   if found == '-' or upto == '-' then return gone(node, found, state) end
   local head, settled, first, bytes = num(found), num(state[1]), num(state[2]), num(state[3])
+  local floor = math.max(persisted, num(call('HGET', key .. ':s', node)))
+  if not found and not state[1] and floor >= num(upto) then -- most nodes of an emptied Redis: nothing is here, nor to be restored
+    floor = text(floor)
+    call('SET', head_key, floor, 'EX', remember)
+    call('HSET', state_key, 's', floor, 'a', text(num(floor) + 1), 'b', '0', 'g', round, 'o', floor)
+    call('EXPIRE', state_key, remember)
+    call('PUBLISH', base .. 'c:' .. node, 's' .. floor)
+    call('HDEL', key .. ':h', node)
+    return
+  end
   if not found then
     forget_records(node, bytes)
     settled, first, bytes = 0, 1, 0
   end
   local was_clean = head == settled
-  local floor = math.max(settled, persisted, num(call('HGET', key .. ':s', node)))
+  floor = math.max(settled, floor)
   if floor > settled then -- persisted further than this Redis knows; a lease of what was here is void
     call('HDEL', state_key, 'f', 'w')
     call('DECRBY', base .. 'owed', text(math.min(floor, head) - settled))
