@@ -135,7 +135,11 @@ class StreamEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 class RecordLost(msgspec.Struct, frozen=True, tag=True):
-    """Stands where a record cannot be applied: it was lost with the log it lay in, or put aside. Only the persister makes it."""
+    """In the place of a record that was lost with its log, or that cannot be applied.
+
+    The log has it where no server could restore a record (ADR 0021); subscribers get a gap for it. The persister puts it in the place
+    of records that left the log or went to quarantine.
+    """
 
 
 Event = (
