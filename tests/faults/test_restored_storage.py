@@ -105,6 +105,36 @@ def test_array_directory_that_was_put_back(tmp_path: Path) -> None:
         assert numpy.frombuffer(read(client).content).tolist() == [2.0] * 4
 
 
+def test_directory_that_comes_back_older_while_the_server_runs(tmp_path: Path) -> None:
+    """A snapshot is mounted in the place of the file system: the server compares again, without a restart."""
+    words = ("catalog.db", "--init", "-w", "data", "-w", "duckdb:///./tables.duckdb")
+
+    def put(client: httpx.Client, value: float) -> None:
+        client.put("/array/full/x", content=numpy.full(4, value).tobytes(), headers=OCTETS).raise_for_status()
+
+    def read(client: httpx.Client) -> httpx.Response:
+        return client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
+
+    with serving(*words, directory=tmp_path) as server, server.client() as client:
+        create(client, "", "x", "array", array_source([4], [[4]]))
+        put(client, 1.0)
+        assert read(client).status_code == 200
+        shutil.copytree(tmp_path / "data", tmp_path / "snapshot")
+        put(client, 2.0)
+        assert numpy.frombuffer(read(client).content).tolist() == [2.0] * 4
+        (tmp_path / "data").rename(tmp_path / "away")
+        (tmp_path / "snapshot").rename(tmp_path / "data")
+
+        def is_healed() -> bool:
+            answer = read(client)
+            assert answer.status_code in (200, 503), answer.text
+            if answer.status_code == 200:
+                assert numpy.frombuffer(answer.content).tolist() == [2.0] * 4  # never the older cells
+            return answer.status_code == 200
+
+        until(is_healed, "the cells are applied again", seconds=60)
+
+
 def test_postgresql_storage_that_was_put_back(postgres_url: str, tmp_path: Path) -> None:
     with new_database(postgres_url) as catalog, new_database(postgres_url) as storage, redis_server() as redis:
         words = (catalog, "--init", "-w", "data", "-w", storage, "--cache", redis.url)

@@ -86,3 +86,26 @@ def test_missing_storage_is_named(restored: Path) -> None:
     assert done.returncode == 1
     assert "tables.duckdb" in done.stdout
     assert not (restored / "tables.duckdb").exists()  # a check makes nothing
+
+
+def test_damaged_file_is_named_and_left_as_it_is(restored: Path) -> None:
+    tables = restored / "tables.duckdb"
+    damaged = bytearray(tables.read_bytes())
+    damaged[::997] = b"\xff" * len(damaged[::997])
+    tables.write_bytes(damaged)
+    done = check(restored)
+    assert done.returncode == 1
+    assert f"{tables} is damaged" in done.stdout
+    assert tables.read_bytes() == bytes(damaged)
+
+
+def test_file_that_a_server_uses_is_reported_as_not_compared(tmp_path: Path) -> None:
+    with serving(*WORDS, "--init", directory=tmp_path) as server, server.client() as client:
+        create(client, "", "t", "table", running.table("t")["data_sources"][0])
+        append(client, 1, 3)
+        persist(client)
+        done = check(tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "not compared" in done.stdout
+        assert "in use by a server" in done.stdout
+        server.stop()

@@ -80,7 +80,7 @@ def built(log: LogEngine, catalog: SqliteCatalog, arrays: ZarrArrays, tables: Du
     stores = Tables(tables, {})
     parts = PartFiles(directory / "parts", split=split)
     compared = Stores(arrays=arrays, parts=parts, tables=stores)
-    complete = Completeness(catalog, compared, epoch=lambda: log.epoch, suspect=lambda node: reconciler.suspect(node))
+    complete = Completeness(catalog, compared, state=lambda: log.epoch, suspect=lambda node: reconciler.suspect(node))
     apply = Apply(log, catalog, stores=compared, quarantine=quarantine, now=time.time, on_loss=complete.forget)
     reconciler = Reconciler(log, catalog, compared, apply, on_change=complete.forget)
     return Core(

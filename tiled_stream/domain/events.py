@@ -137,8 +137,8 @@ class StreamEnded(msgspec.Struct, frozen=True, tag=True):
 class RecordLost(msgspec.Struct, frozen=True, tag=True):
     """In the place of a record that was lost with its log, or that cannot be applied.
 
-    The log has it where no server could restore a record (ADR 0021); subscribers get a gap for it. The persister puts it in the place
-    of records that left the log or went to quarantine.
+    The log has it where no server could restore a record (ADR 0021); subscribers get a gap for it. The persister puts it in
+    the place of records that left the log or went to quarantine.
     """
 
 

@@ -7,7 +7,7 @@ only until something happens that may have changed it (`forget`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from ..catalog.port import Catalog
 from ..domain.errors import DataLost
@@ -21,16 +21,18 @@ _REMEMBERED = 100_000
 
 
 class Completeness:
-    """`epoch` gives the epoch of the log: after a change everything is compared again. `suspect` hears of a storage that is
-    behind."""
+    """`state` names the present log and storages: after a change everything is compared again. `suspect` hears of a storage
+    that is behind."""
 
-    def __init__(self, catalog: Catalog, stores: Stores, *, epoch: Callable[[], str], suspect: Callable[[NodeId], None]) -> None:
+    def __init__(
+        self, catalog: Catalog, stores: Stores, *, state: Callable[[], Hashable], suspect: Callable[[NodeId], None]
+    ) -> None:
         self._catalog = catalog
         self._stores = stores
-        self._epoch = epoch
+        self._state = state
         self._suspect = suspect
         self._complete: OrderedDict[NodeId, None] = OrderedDict()
-        self._of_epoch = ""
+        self._compared_in: Hashable = None
 
     def forget(self) -> None:
         """Compare every node again: something was lost, or restored to an earlier state."""
@@ -42,8 +44,9 @@ class Completeness:
 
         Call it behind the barrier, which has waited for `head`.
         """
-        if self._of_epoch != self._epoch():
-            self._of_epoch = self._epoch()
+        state = self._state()
+        if state != self._compared_in:
+            self._compared_in = state
             self.forget()
         if node.id in self._complete:
             return

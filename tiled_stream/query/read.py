@@ -138,8 +138,10 @@ class DataReader:
         _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
-        await self._persisted(at)
-        return await self._arrays.read(at.node.id, structure, selection)
+        await self._barrier.settle_at(at.node.id, at.head)
+        cells = await self._arrays.read(at.node.id, structure, selection)
+        await self._check_complete(at)
+        return cells
 
     async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
         """Rows of a table node. `NotFound` if it is none, `Malformed` for an unknown column or partition."""
@@ -156,14 +158,17 @@ class DataReader:
         _check_there(at.node)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
-        await self._persisted(at)
-        store = self._tables.of(at.node.data_sources[0].mimetype)
-        return await store.read(at.node.id, structure, columns=columns, partition=partition)
-
-    async def _persisted(self, at: Located) -> None:
-        """Return once storage holds what `at` was found with. `Unavailable` if that takes too long, `DataLost` if it never
-        will."""
         await self._barrier.settle_at(at.node.id, at.head)
+        store = self._tables.of(at.node.data_sources[0].mimetype)
+        table = await store.read(at.node.id, structure, columns=columns, partition=partition)
+        await self._check_complete(at)
+        return table
+
+    async def _check_complete(self, at: Located) -> None:
+        """`DataLost` if what was read is not all that was acknowledged.
+
+        Called after the read: a storage that was replaced before it is noticed by it.
+        """
         if self._complete is not None:
             await self._complete.check(at.node, path=at.path, head=at.head)
 

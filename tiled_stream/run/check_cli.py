@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,8 +90,8 @@ async def _run(settings: Settings, *, accept: bool, only: list[str] | tuple[str,
     places = places_of(settings, None)
     engines = engines_of(settings, places)
     found = Findings()
-    async with _opened(engines, places, found):
-        await findings(engines, found)
+    async with _opened(engines, places, found) as closed:
+        await findings(engines, found, closed=closed)
         _print(found)
         if accept and not found.is_complete:
             chosen = {loss.node for loss in found.losses} | {behind.node for behind in found.behind}
@@ -101,8 +101,8 @@ async def _run(settings: Settings, *, accept: bool, only: list[str] | tuple[str,
     return found
 
 
-async def findings(engines: Engines, found: Findings) -> None:
-    """Compare; fills `found`."""
+async def findings(engines: Engines, found: Findings, *, closed: Sequence[object] = ()) -> None:
+    """Compare; fills `found`. `closed`: stores that could not be opened, whose nodes are left out."""
     from ..domain.nodes import ROOT
     from ..storage.stores import Stores
 
@@ -112,7 +112,7 @@ async def findings(engines: Engines, found: Findings) -> None:
     stores = Stores(arrays=engines.arrays, parts=engines.parts, tables=engines.tables)
     with _progress(found.nodes) as advance:
         async for nodes in _all_nodes(catalog):
-            await _compare(catalog, stores, nodes, found)
+            await _compare(catalog, stores, [(node, path) for node, path in nodes if stores.of(node) not in closed], found)
             advance(len(nodes))
 
 
@@ -147,8 +147,9 @@ async def _all_nodes(catalog: Catalog) -> AsyncIterator[list[tuple[Node, tuple[s
 
 
 @contextlib.asynccontextmanager
-async def _opened(engines: Engines, places: Places, found: Findings) -> AsyncIterator[None]:
-    """Catalog and stores, those that can be opened; each storage is compared with what the catalog remembers of it.
+async def _opened(engines: Engines, places: Places, found: Findings) -> AsyncIterator[list[object]]:
+    """Catalog and stores, those that can be opened; gives the others. Each storage is compared with what the catalog
+    remembers of it.
 
     A file of tables that is missing is not made.
     """
@@ -157,18 +158,19 @@ async def _opened(engines: Engines, places: Places, found: Findings) -> AsyncIte
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(engines.catalog.close)
         await engines.catalog.open()
-        missing = isinstance(places.tables, Path) and not places.tables.exists()
-        if missing:
-            found.problems.append(f"There is no file {places.tables}.")
+        closed: list[object] = []
+        missing = not _can_open(places, found)
         stores = [store for store in (*(engines.tables or ()), engines.arrays, engines.parts) if store is not None]
         for store in stores:
             if missing and store is engines.storages.get(TABLES):
+                closed.append(store)
                 continue
             stack.push_async_callback(store.close)
             try:
                 await store.open()
             except Unavailable as error:
                 found.not_compared.append(str(error))
+                closed.append(store)
         deployment, expected = await engines.catalog.identity(), await engines.catalog.storages()
         for name, storage in engines.storages.items():
             if missing and name == TABLES:
@@ -187,7 +189,28 @@ async def _opened(engines: Engines, places: Places, found: Findings) -> AsyncIte
                     f"{storage.place} is another storage than the catalog knows (incarnation "
                     f"{incarnation}, not {expected[name]})."
                 )
-        yield
+        yield closed
+
+
+def _can_open(places: Places, found: Findings) -> bool:
+    """Can the file of tables be opened without changing it? The engine would make one, or move a damaged one aside."""
+    if not isinstance(places.tables, Path):
+        return True
+    if not places.tables.exists():
+        found.problems.append(f"There is no file {places.tables}.")
+        return False
+    if places.tables_scheme != "duckdb":
+        return True
+    import duckdb
+
+    try:
+        duckdb.connect(str(places.tables), read_only=True).close()
+    except duckdb.Error as error:
+        is_in_use = "set lock" in str(error)
+        kind = found.not_compared if is_in_use else found.problems
+        kind.append(f"{places.tables} is {'in use by a server' if is_in_use else 'damaged, or not a DuckDB file'}: {error}")
+        return False
+    return True
 
 
 @contextlib.contextmanager

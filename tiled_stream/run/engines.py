@@ -62,7 +62,7 @@ class Places(msgspec.Struct, frozen=True):
 
 class Engines(msgspec.Struct, frozen=True):
     """The engines of one server, not opened yet. `storages`: those that are bound to the deployment, by their names in the
-    catalog."""
+    catalog; `root`: the directory of arrays among them."""
 
     log: LogEngine
     catalog: Catalog
@@ -70,6 +70,7 @@ class Engines(msgspec.Struct, frozen=True):
     parts: PartStore | None
     tables: Tables | None
     storages: dict[str, Identified] = {}
+    root: StorageRoot | None = None
 
 
 def places_of(settings: Settings, temporary: Path | None) -> Places:
@@ -115,6 +116,7 @@ def engines_of(
         _parts(places, check),
         _tables(places, sql, check),
         storages,
+        root,
     )
 
 

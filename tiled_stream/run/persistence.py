@@ -42,7 +42,7 @@ class Persistence:
         mismatches: Mismatches,
         notify: Callable[[Sequence[CatalogBatch]], Awaitable[None]] | None,
     ) -> None:
-        log, catalog = engines.log, engines.catalog
+        log, catalog, root = engines.log, engines.catalog, engines.root
         self._settings = settings
         self._log = log
         self._mismatches = mismatches
@@ -51,7 +51,10 @@ class Persistence:
         self.quarantine = Quarantine(places.quarantine)
         self.barrier = Barrier(log, timeout=settings.barrier_timeout_seconds, reason=lambda: self.persister.stats.failing_because)
         self.complete = Completeness(
-            catalog, self.stores, epoch=lambda: log.epoch, suspect=lambda node: self.reconciler.suspect(node)
+            catalog,
+            self.stores,
+            state=lambda: (log.epoch, root.changes if root is not None else 0),
+            suspect=lambda node: self.reconciler.suspect(node),
         )
         self._apply = Apply(
             log,

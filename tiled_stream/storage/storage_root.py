@@ -47,6 +47,8 @@ class StorageRoot:
         self._deployment: str | None = None
         self._expected: str | None = None
         self._seen: _Seen | None = None
+        #: How often the marker was read again because it was another file: a mount that came back, perhaps older than before.
+        self.changes = 0
 
     @property
     def place(self) -> str:
@@ -68,6 +70,7 @@ class StorageRoot:
             raise self._missing(error) from error
         if self._seen != (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size):
             self._read()
+            self.changes += 1
 
     def _bind(self, deployment: str, expected: str | None) -> str:
         self._deployment, self._expected, self._seen = deployment, expected, None
