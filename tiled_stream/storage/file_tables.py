@@ -269,8 +269,11 @@ class FileTables:
         hold = change.hold
         name = f"partition-{partition}-{first}-{last}-{hold.name}{self._format.suffix}"
         staged = Path(hold.staged(name))
-        self._format.write(table, staged)
-        size = staged.stat().st_size
+        try:
+            self._format.write(table, staged)
+            size = staged.stat().st_size
+        except FileNotFoundError as error:  # only a successor removes staged files
+            raise HoldLost(str(error)) from error
         hold.publish(name)
         change.created.append(name)
         return Segment(partition, first, last, name, table.num_rows, size, squeezed(marks))

@@ -29,7 +29,7 @@ from .array_model import DTYPES, RECORDS, ArrayModel, cells, random_structure, s
 from .factories import array_structure, new_id, record
 from .fence_contract import FenceContract
 
-__all__ = ["DTYPES", "ArrayModel", "ArrayStoreContract", "Reopen", "cells"]
+__all__ = ["DTYPES", "ArrayModel", "ArrayStoreContract", "Reopen", "cells", "selections"]
 
 Reopen = Callable[[], Awaitable[ArrayStore]]
 
