@@ -86,11 +86,11 @@ async def persist(store: TableStore, models: list[TableModel], random: Random) -
             await store.apply([m.batch(after, after + random.randint(0, 5)) for m, after in zip(models, reached, strict=True)])
 
 
-def histories(seed: int) -> list[TableModel]:
+def histories(seed: int, steps: int = 40) -> list[TableModel]:
     random = Random(seed)
     models = [two_columns(), two_columns(), TableModel(pyarrow.schema([("h", pyarrow.float16()), ("s", pyarrow.string())]))]
     for model in models:
-        for _ in range(40):
+        for _ in range(steps):
             if model is models[2]:
                 model.append([{"h": 1.5, "s": "a\x00b"}] * random.randrange(3), partition=random.randrange(2))
             else:
@@ -139,7 +139,7 @@ async def test_who_comes_second_waits_and_finds_the_watermark_moved(
 async def test_two_persisters_whose_connections_are_cut_apply_records_once(
     store: PostgresTables, other: PostgresTables, new_postgres: str, seed: int
 ) -> None:
-    models = histories(seed)
+    models = histories(seed, 200)  # enough to be cut some times on a slow machine
     async with asyncio.TaskGroup() as group:
         persisting = [
             group.create_task(persist(each, models, Random(seed * 10 + n)), name=f"persister {n}")

@@ -53,17 +53,17 @@ class SqliteWriter:
         self._sql = statements
         # Rows of `paths`, remembered so that a fact costs no look-up.
         self._paths: dict[str, int] = dict(connection.execute(statements["paths"], (MAX_PATHS,)))
-        # What the transaction has still to insert, and the last row that it gave to a node.
+        # What the transaction has still to insert, and the last row that it gave to a node (None: it has not asked yet).
         self._nodes: list[tuple[Any, ...]] = []
         self._ancestry: list[tuple[int, int]] = []
         self._facts: list[tuple[Any, ...]] = []
-        self._last_row = 0
+        self._last_row: int | None = None
         self._has_changed = False
 
     def apply(self, batches: Sequence[CatalogBatch]) -> list[Applied]:
         """All batches in one transaction."""
         with self._transaction():
-            self._last_row = self._one("last_row")[0]
+            self._last_row = None
             self._has_changed = False
             applied = [self._batch(batch) for batch in batches]
             if self._has_changed:
@@ -152,8 +152,8 @@ class SqliteWriter:
                 self._has_changed = True
 
     def _create(self, parent: _Parent, node: Node, record: Record) -> None:
-        self._last_row += 1
-        row = self._last_row
+        last: int = self._one("last_row")[0] if self._last_row is None else self._last_row
+        row = self._last_row = last + 1
         self._nodes.append(
             (
                 row,

@@ -304,15 +304,16 @@ class _DuckdbFile:
         return made
 
     def _advance(self, db: duckdb.DuckDBPyConnection, marks: dict[int, Mark]) -> None:
-        known = ", ".join(f"({d}, {m.watermark}, {m.fence})" for d, m in marks.items() if d in self._marks)
-        new = ", ".join(f"({d}, {m.watermark}, {m.fence})" for d, m in marks.items() if d not in self._marks)
+        new = [(d, m.watermark, m.fence) for d, m in marks.items() if d not in self._marks]
+        moved = [(d, m.watermark) for d, m in marks.items() if d in self._marks]
+        # While one worker keeps a node its fence stays, and a column less is written.
+        fenced = [(d, m.fence) for d, m in marks.items() if d in self._marks and self._marks[d].fence != m.fence]
         if new:
-            db.execute(f"INSERT INTO watermarks (dataset, watermark, fence) VALUES {new}")
-        if known:
-            db.execute(
-                f"UPDATE watermarks SET watermark = v.w, fence = v.f FROM (VALUES {known}) v(d, w, f) "
-                "WHERE watermarks.dataset = v.d"
-            )
+            db.execute(f"INSERT INTO watermarks (dataset, watermark, fence) VALUES {', '.join(map(str, new))}")
+        for column, values in (("watermark", moved), ("fence", fenced)):
+            if values:
+                rows = ", ".join(map(str, values))
+                db.execute(f"UPDATE watermarks SET {column} = v.n FROM (VALUES {rows}) v(d, n) WHERE watermarks.dataset = v.d")
 
     def _select(self, table: str, what: str, dataset: int, partition: int | None, *, order: str | None) -> pyarrow.Table | None:
         """In a reader's thread, with a connection of its own. None: there is no such SQL table any more."""
