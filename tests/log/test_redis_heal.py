@@ -656,7 +656,7 @@ async def test_a_new_deployment_starts_at_once(server: RedisServer) -> None:
         asked += 1
         return [0 for _ in nodes]
 
-    async with asyncio.timeout(2.5), opened(server.url) as log:
+    async with asyncio.timeout(PATIENCE), opened(server.url) as log:
         await log.bind("catalog", persisted)
         assert asked == 1
         assert (await log.append(new_id(), draft(1))).sequence == 1
@@ -689,7 +689,7 @@ async def test_a_log_of_an_older_version_is_taken_over(server: RedisServer) -> N
     with server.client() as client:
         client.delete("{p}:life", "{p}:servers", "{p}:previous")
         client.set("{p}:fence", 12)
-    async with asyncio.timeout(2.5), opened(server.url) as log:
+    async with asyncio.timeout(PATIENCE), opened(server.url) as log:
         await log.bind("catalog", nothing_persisted)
         assert log.epoch == epoch
         assert [record.payload for record in await log.read(node, 0)] == [b"x"]
