@@ -14,7 +14,7 @@ from tiled_stream.http.described import PARAMETERS, described
 
 HTTP = Path(tiled_stream.__file__).parent / "http"
 #: Asked for in handshakes of sockets and in credentials, which the description does not list.
-ELSEWHERE = {"api_key", "access_token", "envelope_format", "start"}
+ELSEWHERE = {"api_key", "access_token", "envelope_format", "epoch", "start"}
 
 
 def test_every_name_that_a_handler_looks_for_is_described() -> None:

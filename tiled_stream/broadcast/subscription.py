@@ -100,7 +100,9 @@ class Subscription:
         if self._epoch != tail.epoch:
             return [self._renewed()]
         if tail.over is None and self._may_follow():
-            return None if self._is_held() else await self._following()
+            if self._again_at is not None and self._is_held():
+                return None
+            return await self._following()
         if tail.over is not None:
             return [tail.over]
         if self._ended and self.cursor == tail.cursor:
@@ -142,14 +144,14 @@ class Subscription:
 
     async def _following(self) -> list[Item] | None:
         """What follows the cursor, from the window that all share or from the log."""
-        if self._is_in_window():
-            return self._pass(self._strip.first, self._strip.entries)
+        strip = self._strip
+        if self.cursor + 1 >= strip.first:
+            return self._pass(strip.first, strip.entries)
         return await self._replay()
 
     async def _replay(self) -> list[Item] | None:
         try:
-            async with self._tail.stoppable():
-                items = await self._paged_or_past()
+            items = await self._tail.stoppable(self._paged_or_past)
         except Unavailable as error:
             self._tail.outages.met(self, error)
             self._hold(self._pause.next())

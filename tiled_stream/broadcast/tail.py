@@ -12,10 +12,9 @@ because sequences never restart (I1).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Protocol, TypeVar
 
 from ..domain.errors import EpochChanged, Gone, Truncated, Unavailable
 from ..domain.events import Record, RecordLost, StreamEnded
@@ -27,6 +26,8 @@ from .outages import Outages, Pause
 from .past import Past, PastEntries, born
 
 __all__ = ["END", "LOST", "AnyStrip", "Entry", "Page", "Strip", "Tail", "Waking"]
+
+T = TypeVar("T")
 
 
 class _End:
@@ -45,6 +46,8 @@ END = _End()
 LOST = _Lost()
 #: What stands at one sequence of a strip: a frame, nothing to deliver, the end of the stream, or a loss.
 Entry = Frame | _End | _Lost | None
+
+_MARKED = (StreamEnded, RecordLost)
 
 #: Bytes of encoded frames, and entries, that stay at hand for those who follow, per node and encoder.
 WINDOW_BYTES = 1 << 20
@@ -173,7 +176,7 @@ class Tail:
         self._pause = Pause()
         # Bounds of what is awaited now, of the tail itself and of its readers; each can be cut short.
         self._wait: asyncio.Timeout | None = None
-        self._is_nudged = False
+        self._looking: asyncio.TimerHandle | None = None
         self._limits: set[asyncio.Timeout] = set()
         self.outages = outages
         self._arrived = arrived
@@ -193,10 +196,8 @@ class Tail:
         self.strips: dict[Hashable, AnyStrip] = {}
 
     async def follow(self) -> None:
-        """Read until the node is gone; the owner cancels it when nobody subscribes any more.
-
-        A log that is `Unavailable` is asked again after a pause, for as long as it takes.
-        """
+        """Read until the node is gone, or the owner cancels it; a log that is `Unavailable` is asked again after a pause."""
+        self._look()
         try:
             while True:
                 try:
@@ -212,14 +213,14 @@ class Tail:
             raise
         finally:
             self.outages.over(self)
-            if self._waking is not None:
-                self._waking.cancel()
+            for timer in (self._waking, self._looking):
+                if timer is not None:
+                    timer.cancel()
             for strip in self.strips.values():
                 strip.close()
 
     def nudge(self) -> None:
         """Read now instead of waiting for a hint."""
-        self._is_nudged = True
         if self._wait is not None and not self._wait.expired():
             self._wait.reschedule(asyncio.get_running_loop().time())
 
@@ -231,13 +232,12 @@ class Tail:
             limit.reschedule(asyncio.get_running_loop().time())
         self._wake_all()
 
-    @contextlib.asynccontextmanager
-    async def stoppable(self) -> AsyncIterator[None]:
-        """Around what a reader awaits: `TimeoutError` when the tail is stopped meanwhile."""
+    async def stoppable(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer that a reader waits for; `TimeoutError` when the tail is stopped meanwhile."""
         async with asyncio.timeout(None) as limit:
             self._limits.add(limit)
             try:
-                yield
+                return await ask()
             finally:
                 self._limits.discard(limit)
 
@@ -310,9 +310,8 @@ class Tail:
             self._restart(error.first - 1, self.epoch)
             return
         except EpochChanged as error:
-            head = (await self._log.head(self.node)).sequence
+            self.head = (await self._log.head(self.node)).sequence
             self._restart(self.cursor, error.now)
-            self.head = head
             return
         if self._pause.is_on:
             self._pause.reset()
@@ -321,18 +320,20 @@ class Tail:
             self._extend(records)
 
     async def _await_more(self) -> None:
-        """Until the log hints at more, begins another epoch, or somebody nudges."""
-        self._is_nudged = False
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_SECONDS) as self._wait:
-                    await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut
-                return
-            except TimeoutError:
-                if self._is_nudged or self._log.epoch != self.epoch:
-                    return
-            finally:
-                self._wait = None
+        """Until the log hints at more, or somebody nudges."""
+        try:
+            async with asyncio.timeout(None) as self._wait:
+                await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut
+        except TimeoutError:
+            return
+        finally:
+            self._wait = None
+
+    def _look(self) -> None:
+        """Now and then: the log may be in another epoch without a word of this node."""
+        if self._log.epoch != self.epoch:
+            self.nudge()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _at_hand(self, encode: Encoder, after: int) -> Page | None:
         """A page read before that goes on beyond `after`."""
@@ -390,7 +391,7 @@ def encoded(records: Sequence[Record], encode: Encoder) -> list[Entry]:
     """One entry a record."""
     entries: list[Entry] = []
     for record in records:
-        if isinstance(record.event, StreamEnded | RecordLost):
+        if isinstance(record.event, _MARKED):
             entries.append(END if isinstance(record.event, StreamEnded) else LOST)
             continue
         data = encode(record)
