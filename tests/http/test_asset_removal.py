@@ -24,7 +24,8 @@ def place_of(told: Any) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(p.is_file() for p in path.rglob("*")))
+    """Data, apart from the numbers that a store keeps of a node."""
+    return path.exists() and (not path.is_dir() or any(p.is_file() and ".applied" not in p.parts for p in path.rglob("*")))
 
 
 async def test_files_of_others_stay(serve: Any, tmp_path: Path) -> None:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from ..domain.errors import Unavailable
 from ..domain.nodes import ROOT
+from ..sql.sqlite_wal import checkpoint_pages
 from .migrate import migrations, pending
 
 __all__ = ["connected", "version_of"]
+
+#: Pages of the write-ahead log before it is copied into the file, where the disk has room: SQLite's own default.
+_CHECKPOINT_PAGES = 1000
 
 
 def connected(path: Path, statements: Mapping[str, str], *, init: bool) -> sqlite3.Connection:
@@ -33,7 +37,9 @@ def connected(path: Path, statements: Mapping[str, str], *, init: bool) -> sqlit
         connection.execute("PRAGMA busy_timeout = 5000")
         # Looked at before the first pragma that would write to the file.
         _check(connection, path, statements, init=init)
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        pages = checkpoint_pages(path.absolute(), most=_CHECKPOINT_PAGES)
+        checkpoint = f"wal_autocheckpoint = {pages}"
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", checkpoint):
             connection.execute(f"PRAGMA {pragma}")
         _migrate(connection, path, statements, init=init)
     except sqlite3.Error as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -212,7 +213,8 @@ class Commits:
 
     def _failed(self, appends: list[Append], riders: _Riders, error: BaseException) -> None:
         """Nothing of the batch is in the file: give its sequences back, and refuse what was numbered after them."""
-        logger.error("The log could not be written: %s", error, exc_info=error)
+        is_foreseen = isinstance(error, sqlite3.Error)  # a full disk, mostly: the sentence is enough
+        logger.error("The log could not be written: %s", error, exc_info=None if is_foreseen else error)
         nodes = {append.node for append in appends}
         for append in [*appends, *(a for a in self._pending if a.node in nodes)]:
             refusal = Unavailable(f"The log could not be written ({error}); nothing was appended. Is the disk full?")

@@ -24,6 +24,7 @@ import msgspec
 from ..domain.errors import Unavailable
 from ..domain.events import Record
 from ..domain.nodes import NodeId
+from ..sql.sqlite_wal import checkpoint_pages
 from .codec import decode_event
 from .node_log import NodeLog, Retained
 
@@ -166,8 +167,9 @@ class LogFile:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        pages = checkpoint_pages(self._path, most=_CHECKPOINT_PAGES)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES * pages // _CHECKPOINT_PAGES}")
         self._make(connection)
         with self._transaction():
             facts = self._begin_life(connection)

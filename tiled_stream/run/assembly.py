@@ -74,9 +74,9 @@ class Assembly:
         log, catalog = engines.log, engines.catalog
         stores: _Stores = {"arrays": engines.arrays, "parts": engines.parts, "tables": engines.tables}
         notify = None if hooks is None else hooks.outbox.take
-        self.persistence = Persistence(settings, places, engines, mismatches=mismatches, notify=notify)
-        barrier, complete = self.persistence.barrier, self.persistence.complete
         repository = Repository(log, catalog)
+        self.persistence = Persistence(settings, places, engines, mismatches=mismatches, notify=notify, forget=repository.forget)
+        barrier, complete = self.persistence.barrier, self.persistence.complete
         self._settings = settings
         self._log = log
         self._repository = repository

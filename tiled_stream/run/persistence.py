@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 class Persistence:
-    """`notify` is called with each batch before the watermark of the catalog moves."""
+    """`notify` is called with each batch before the watermark of the catalog moves; `forget` when what this process remembers of
+    nodes may be wrong."""
 
     def __init__(
         self,
@@ -41,11 +42,13 @@ class Persistence:
         *,
         mismatches: Mismatches,
         notify: Callable[[Sequence[CatalogBatch]], Awaitable[None]] | None,
+        forget: Callable[[], None],
     ) -> None:
         log, catalog, root = engines.log, engines.catalog, engines.root
         self._settings = settings
         self._log = log
         self._mismatches = mismatches
+        self._forget_nodes = forget
         self._tasks: list[asyncio.Task[None]] = []
         self.stores = Stores(arrays=engines.arrays, parts=engines.parts, tables=engines.tables)
         self.quarantine = Quarantine(places.quarantine)
@@ -133,6 +136,7 @@ class Persistence:
 
     def _forget(self) -> None:
         """What was persisted may not be any more: a backup was restored, or something was lost."""
+        self._forget_nodes()
         self.barrier.forget()
         self.complete.forget()
 

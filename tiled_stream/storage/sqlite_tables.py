@@ -48,6 +48,8 @@ SELECT sequence, partition, body FROM bodies AS b WHERE dataset = :dataset AND s
     (SELECT max(sequence) FROM bodies WHERE dataset = b.dataset AND partition = b.partition AND sequence <= :after + 1), 0)
 ORDER BY sequence
 """
+#: Pages of the write-ahead log before it is copied into the file, where the disk has room: SQLite's own default.
+_CHECKPOINT_PAGES = 1000
 #: Seconds that a write waits for other processes that use the file.
 _PATIENCE = 5.0
 
@@ -78,6 +80,7 @@ class _SqliteFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             db = self._connect()
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages(self._path, most=_CHECKPOINT_PAGES)}")
             # A killed process loses nothing; a power failure may lose the last transactions, but never tears one.
             db.execute("PRAGMA synchronous = NORMAL")
             _prepare(db)
