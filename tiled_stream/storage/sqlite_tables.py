@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
+from ..sql.sqlite_wal import checkpoint_pages
 from .port import Arrived, TableBatch
 from .sql_tables import Change, Mark, OpenedFile, SqlTables, changes
 
