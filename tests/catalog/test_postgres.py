@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from tests.servers.postgres import PostgresServer, new_database, postgres_server
-from tiled_stream.catalog import postgres_schema
+from tiled_stream.catalog import postgres_apply, postgres_schema
 from tiled_stream.catalog.facts import MAX_ELEMENTS
 from tiled_stream.catalog.migrate import Migration, migrations
 from tiled_stream.catalog.port import Applied, CatalogBatch
@@ -24,6 +24,7 @@ from tiled_stream.domain.errors import Malformed, Unavailable
 from tiled_stream.domain.events import ChildDeleted, Record
 from tiled_stream.domain.nodes import ROOT, Spec
 from tiled_stream.domain.search import Filter, Page, Search, SortKey
+from tiled_stream.sql import postgres
 from tiled_stream.testing.catalog_history import History
 from tiled_stream.testing.catalog_search_contract import batch, created, keys, updated
 from tiled_stream.testing.factories import child_created, container_node
@@ -199,6 +200,23 @@ async def test_a_subtree_that_goes_takes_what_is_made_in_it_meanwhile(catalog: P
     assert await ask(new_postgres, "SELECT count(*) FROM nodes") == [(1,)]
     for table in ("facts", "ancestry", "revisions"):
         assert await ask(new_postgres, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 7, 100])
+async def test_a_large_subtree_is_deleted_page_by_page(
+    catalog: PostgresCatalog, new_postgres: str, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """Each step is short, so that one that the server does not work on can be told."""
+    monkeypatch.setattr(postgres_apply, "_PAGE", page)
+    monkeypatch.setattr(postgres, "SLICE", 4)
+    run, kept, stream = container_node("run"), container_node("kept"), container_node("primary")
+    below = [container_node(f"x{m}", metadata={"m": m}) for m in range(12)]
+    batches = [batch(ROOT, *created(run, kept)), batch(run.id, *created(stream)), batch(stream.id, *created(*below))]
+    await catalog.apply(batches)
+    (gone,) = await catalog.apply([batch(ROOT, ChildDeleted(run.key, run.id), after=2)])
+    assert [node.id for node in gone.deleted] == [node.id for node in (run, stream, *below)]
+    assert await keys(catalog) == ["kept"]
+    assert await ask(new_postgres, "SELECT count(*) FROM ancestry") == [(0,)]
 
 
 async def test_a_history_by_two_processes_leaves_nothing_of_what_was_deleted(catalog: PostgresCatalog, new_postgres: str) -> None:

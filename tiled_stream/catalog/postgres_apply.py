@@ -31,6 +31,9 @@ from .postgres_dialect import encoded, text_beside
 
 __all__ = ["PostgresWriter"]
 
+#: Nodes of a subtree that are fetched at a time.
+_PAGE = 2000
+
 
 class _Row(msgspec.Struct):
     """A node as it stands in this transaction."""
@@ -178,7 +181,10 @@ class PostgresWriter:
         if at is None:
             return []
         await self._flush()
-        doomed = await self._db.fetch(self._sql["subtree"], at.row)
+        doomed: list[Any] = []
+        while len(page := await self._db.fetch(self._sql["subtree"], at.row, doomed[-1][0] if doomed else 0, _PAGE)) >= _PAGE:
+            doomed += page
+        doomed += page
         numbers = [row[0] for row in doomed]
         ids = [row[1] for row in doomed]
         await self._db.execute(self._sql["insert_gone"], ids)

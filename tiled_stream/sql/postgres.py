@@ -35,6 +35,8 @@ SILENT_SECONDS = 4.0
 #: Seconds for asking the server, and for an answer that was on its way while it was asked. With `SILENT_SECONDS` less than 10.
 ASK_SECONDS = 3.0
 GRACE_SECONDS = 1.0
+#: Rows that are sent at a time.
+SLICE = 1000
 #: Seconds until the server has acknowledged that a statement is cancelled, or a transaction rolled back; else the connection is
 #: terminated, to the same end.
 CANCEL_SECONDS = 2.0
@@ -83,8 +85,10 @@ class Link:
         return str(await self._watched(self._connection.execute(sql, *arguments)))
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """One statement with many rows."""
-        await self._watched(self._connection.executemany(sql, rows))
+        """One statement with many rows. Sent in slices: how far a long one is cannot be seen from outside."""
+        for begin in range(0, len(rows), SLICE):
+            some = rows[begin : begin + SLICE] if len(rows) > SLICE else rows
+            await self._watched(self._connection.executemany(sql, some))
 
     async def fetch(self, sql: str, *arguments: object) -> list[Any]:
         """All rows, each like a tuple."""

@@ -130,8 +130,12 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[
 WHERE nodes.row = a.row;
 
 -- :name subtree
--- The node first, then what is below it, in the order of creation.
-SELECT {columns} FROM nodes n WHERE n.row = $1 OR n.row IN (SELECT a.node FROM ancestry a WHERE a.ancestor = $1) ORDER BY n.row;
+-- The node first, then what is below it, in the order of creation: $3 nodes below it that follow row $2 (0: the first page).
+SELECT {columns} FROM (
+    SELECT $1::bigint AS row WHERE $2::bigint = 0
+    UNION ALL
+    (SELECT a.node FROM ancestry a WHERE a.ancestor = $1::bigint AND a.node > $2::bigint ORDER BY a.node LIMIT $3::bigint)
+) w JOIN nodes n ON n.row = w.row ORDER BY n.row;
 
 -- :name insert_gone
 INSERT INTO gone (id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING;
