@@ -273,3 +273,17 @@ async def test_records_trimmed_while_a_persister_was_idle_are_not_counted_as_los
     assert await rows(core) == list(range(1, 14))
     assert core.apply.stats.lost == other.apply.stats.lost == 0
     assert await core.catalog.losses() == []
+
+
+async def test_accepted_storage_that_is_behind_serves_what_it_has(deployment: Deployment) -> None:
+    """Also if nothing was written since: what was accepted is not found again."""
+    core = await restored(deployment, "data.duckdb", trimmed=True)
+    with pytest.raises(DataLost):
+        await rows(core)
+    node = (await core.browse.resolve(("t",))).node
+    await core.catalog.accept_losses([node.id])
+    assert await rows(core) == list(range(1, 11))
+    await append(core, 21, 22)
+    await persisted(core)
+    assert await rows(core) == [*range(1, 11), 21, 22]
+    assert await core.catalog.losses() == []

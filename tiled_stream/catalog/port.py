@@ -151,9 +151,10 @@ class Catalog(Protocol):
         ...
 
     async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:
-        """An operator has taken note: `lost` of these nodes (None: of all) is 0 again, and reads serve what is there.
+        """An operator has taken note of what is missing of these nodes (None: of all with losses): reads serve what is there.
 
-        Returns how many records were lost. The losses stay in the table, with the time of acceptance.
+        `lost` and `stored` are 0 again, so that nothing is expected of their storage. Returns how many records were recorded as
+        lost. The losses stay in the table, with the time of acceptance.
         """
         ...
 

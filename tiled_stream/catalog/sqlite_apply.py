@@ -79,8 +79,8 @@ class SqliteWriter:
         """See `Catalog`. `nodes`: JSON list of ids."""
         with self._transaction():
             found = self._db.execute(self._sql["unaccepted"], (nodes,)).fetchall()
-            for statement in ("accept_losses", "forget_lost"):
-                self._db.executemany(self._sql[statement], [(row,) for row, _ in found])
+            self._db.executemany(self._sql["accept_losses"], [(row,) for row, _ in found])
+            self._db.execute(self._sql["forget_lost"], (nodes,))
         return sum(records for _, records in found)
 
     @contextmanager

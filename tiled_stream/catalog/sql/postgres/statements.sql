@@ -57,13 +57,15 @@ UPDATE nodes SET lost = lost + f.records FROM (SELECT node, sum(records) AS reco
 WHERE nodes.row = f.node RETURNING nodes.row;
 
 -- :name accept_losses
--- Under the lock, so that no loss is counted meanwhile. Ids are null for all nodes. Returns the records.
+-- Under the lock, so that no loss is counted meanwhile. Ids are null for all nodes with losses. Returns the records. Nothing is
+-- expected of the storage of these nodes any more.
 WITH accepted AS (
     UPDATE losses SET accepted = extract(epoch FROM clock_timestamp()) FROM nodes n
     WHERE n.row = losses.node AND losses.accepted IS NULL AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
     RETURNING losses.node, losses.last - losses.first + 1 AS records
 ), forgotten AS (
-    UPDATE nodes SET lost = 0 WHERE row IN (SELECT node FROM accepted)
+    UPDATE nodes SET lost = 0, stored = 0
+    WHERE CASE WHEN $1::text[] IS NULL THEN lost > 0 ELSE id = ANY($1::text[]) END
 )
 SELECT coalesce(sum(records), 0)::bigint FROM accepted;
 

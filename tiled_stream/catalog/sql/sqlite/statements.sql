@@ -65,7 +65,9 @@ WHERE l.accepted IS NULL AND (?1 IS NULL OR n.id IN (SELECT value FROM json_each
 UPDATE losses SET accepted = (julianday('now') - 2440587.5) * 86400.0 WHERE node = ? AND accepted IS NULL;
 
 -- :name forget_lost
-UPDATE nodes SET lost = 0 WHERE row = ?;
+-- Nothing is expected of the storage of these nodes any more. Ids are a JSON list, or null for all nodes with losses.
+UPDATE nodes SET lost = 0, stored = 0
+WHERE CASE WHEN ?1 IS NULL THEN lost > 0 ELSE id IN (SELECT value FROM json_each(?1)) END;
 
 -- :name delete_losses
 DELETE FROM losses WHERE node = ?;
