@@ -1,8 +1,8 @@
 """Subscribers of this process: one tail a node reads the log once and encodes each record once per format for all of them.
 
 A hint wakes, the log tells: a subscriber is a cursor, not a queue, so its memory is bounded whatever its speed, and a slow one
-costs the others nothing (I8). It gets every record after its cursor once, in order, or is told why not (I3). A log or storage
-that cannot be reached ends no subscription; only new ones are refused meanwhile.
+costs the others nothing (I8). It gets every record after its cursor once, in order, or a notice that says why not (I3). A
+log or storage that cannot be reached ends no subscription; only new ones are refused meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Readers that wait for a log or a storage that cannot be reached: how long each pauses, and one log line for all of them.
 
 What must stay true: a reader that meets `Unavailable` tries again until it succeeds or is cancelled; a subscriber is never given
-up because a dependency is away. Each sentence is logged once when the first reader meets it and once when the last one is
+up because a dependency is unreachable. Each sentence is logged once when the first reader meets it and once when the last one is
 through, however many readers and tries there are.
 """
 

@@ -93,8 +93,8 @@ class Subscription:
     async def look(self) -> list[Item] | None:
         """What is there now, in order: perhaps nothing that is delivered; None: nothing before the next waking or try.
 
-        Safe to cancel. Whoever waits must begin to before anything else is awaited. If log or storage cannot be reached, this
-        tries again after a pause, and calls the listener then.
+        Safe to cancel. A caller that waits must begin to wait before it awaits anything else. If log or storage cannot be
+        reached, this tries again after a pause, and calls the listener then.
         """
         tail = self._tail
         if self._epoch != tail.epoch:
@@ -180,7 +180,7 @@ class Subscription:
             return await self._past(min(error.first - 1, self._window()))
 
     def _hold(self, seconds: float) -> None:
-        """Try again after so long; whoever listens looks then."""
+        """Notify the listener after this many seconds, so that it tries again."""
         loop = asyncio.get_running_loop()
         self._again_at = loop.time() + seconds
         if self._listener is not None:

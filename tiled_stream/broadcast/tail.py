@@ -156,7 +156,7 @@ class Page:
 
 
 class Tail:
-    """Reads one node while somebody subscribes to it. `cursor`: the last record read; `over`: why it stopped.
+    """Reads one node while it has subscribers. `cursor`: the last record read; `over`: why it stopped.
 
     `epoch` is the one that is read, `head` the head of the node when that began.
     """
@@ -320,7 +320,7 @@ class Tail:
             self._extend(records)
 
     async def _await_more(self) -> None:
-        """Until the log hints at more, or somebody nudges."""
+        """Wait for a hint of the log, or for a call of `nudge`."""
         try:
             async with asyncio.timeout(None) as self._wait:
                 await self._log.wait(self.node, self.cursor)  # returns at once if the page was cut

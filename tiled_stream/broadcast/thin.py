@@ -207,7 +207,7 @@ class ThinStrip:
         self._told()
 
     def _lose(self, sequence: int) -> None:
-        """The record with this sequence is lost: what is folded is told first."""
+        """The record with this sequence is lost: what was folded before it is sent first."""
         if self._read > self.last:
             self._tell()
         before = self.stretches[-1] if self.stretches else None

@@ -131,7 +131,8 @@ class Catalog(Protocol):
         ...
 
     async def revision(self) -> int:
-        """How many transactions `apply` has made since the catalog was. Less than what somebody saw before: it was restored."""
+        """How many transactions `apply` has made. A lower number than before means that the catalog was restored from a
+        backup."""
         ...
 
     async def storages(self) -> dict[str, str]:
@@ -147,7 +148,7 @@ class Catalog(Protocol):
         ...
 
     async def losses(self, *, limit: int = 1000) -> list[Loss]:
-        """Losses that nobody has accepted, in the order in which they were found."""
+        """Losses that have not been accepted, in the order in which they were found."""
         ...
 
     async def accept_losses(self, nodes: Sequence[NodeId] | None = None) -> int:

@@ -252,9 +252,9 @@ class Appeared(Event, frozen=True, kw_only=True, dict=True):
 
 
 class Gap(Event, frozen=True, kw_only=True, dict=True):
-    """Sequences from `first` to `last` do not come, none if ``first > last``; None: nobody knows which.
+    """Sequences from `first` to `last` do not come, none if ``first > last``; None: unknown.
 
-    `truncated`: the log has let go of them. `lost`: they were acknowledged and are lost. `epoch`: the log was lost and restored
+    `truncated`: they have left the log. `lost`: they were acknowledged and are lost. `epoch`: the log was lost and restored
     as far as possible, or the node was made anew; `head` is then the last sequence that the node has in it, if the server says
     so: what was received above it is no longer in the log. `unannounced`: no message had these numbers, and
     the server did not say why (an end of stream that was written past leaves one). `unknown`: a connection broke before the first

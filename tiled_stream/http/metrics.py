@@ -43,7 +43,7 @@ FIGURES: dict[str, tuple[str, str]] = {
         "counter",
         "Acknowledged records that log, catalog and storage do not have, found by this process.",
     ),
-    "tiled_stream_lost_nodes": ("gauge", "Nodes with losses that nobody has accepted, in the whole deployment."),
+    "tiled_stream_lost_nodes": ("gauge", "Nodes with losses that have not been accepted, in the whole deployment."),
     "tiled_stream_fenced_batches_total": ("counter", "Batches that a store refused because it had seen a newer lease."),
     "tiled_stream_storage_behind_total": ("counter", "Times that a storage had less of a node than the catalog says."),
     "tiled_stream_reapplied_records_total": (

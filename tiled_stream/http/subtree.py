@@ -49,7 +49,7 @@ async def children(edge: Edge, parent: Located, *, first: int, last: int) -> Asy
     """The present children that were created by the records `first`…`last` of their parent, oldest first.
 
     Waits while log or catalog cannot be reached. One that was replaced by another of the same key is left out: that one was
-    created later, and is told by its record.
+    created later, and is reported by its record.
     """
     # It was found before it was subscribed to: the catalog has to be as far as the position that is asked about.
     parent = msgspec.structs.replace(parent, head=max(parent.head, last))

@@ -186,7 +186,7 @@ class Healing:
         return parts
 
     def _doubts(self) -> Iterator[list[object]]:
-        """Batches that were sent and not answered, node by node: what they appended is at sequences that nobody knows."""
+        """Batches that were sent and not answered, node by node: the sequences of what they appended are unknown."""
         for token, appends in self._appends.doubtful.items():
             drafts: dict[NodeId, list[Encoded]] = {}
             for append in appends:

@@ -76,7 +76,7 @@ class Watch:
 class Hints:
     """`heads` tells the heads of nodes, None for one that is gone; `rung` is called when there may be something to persist.
 
-    (True: somebody waits for it.) `alarmed` is called when another server has found that the log must be healed.
+    (True: a reader waits for it.) `alarmed` is called when another server has found that the log must be healed.
     """
 
     def __init__(

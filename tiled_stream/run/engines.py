@@ -100,7 +100,7 @@ def engines_of(
 ) -> Engines:
     """The engines for these places, not opened."""
     catalog = catalog_of(settings, places, root_metadata=root_metadata, root_specs=root_specs)
-    # What is temporary belongs to nobody afterwards, so its storage is not marked.
+    # A temporary server leaves no deployment behind, so its storage is not marked.
     root = None if places.arrays is None or settings.temp else StorageRoot(places.arrays)
     check = root.check if root is not None else None
     sql = _sql_tables(settings, places)

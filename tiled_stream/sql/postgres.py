@@ -1,14 +1,14 @@
 """A pool of PostgreSQL connections that are never waited for in vain.
 
-A connection that became half-open (a firewall or proxy that stopped forwarding, a host that vanished) cannot be told from one
-whose server is busy, but by asking. So time is limited in this way:
+A connection that became half-open (a firewall or proxy that stopped forwarding, a host that vanished) cannot be
+distinguished from one whose server is busy, but by asking. So time is limited in this way:
 
 - Connecting takes `CONNECT_SECONDS` at most, and a connection is free or made within `ACQUIRE_SECONDS`.
 - What waits for the server for `SILENT_SECONDS` has the server asked, over a connection of its own, whether it works on that
   statement. As long as it does, the statement goes on: large transfers and long searches are not cut. If it does not, or if the
   server cannot be asked, the statement fails within 10 seconds in all.
 - `limit` ends statements on which the server works for ever.
-- TCP keepalive finds what is dead while nobody uses it.
+- TCP keepalive finds idle connections that are dead.
 
 What must stay true: a connection on which a statement was given up is terminated, and nothing more is awaited on it; the idle
 connections of the pool go with it, for they went the same way. A statement whose caller was cancelled is cancelled at the server.
@@ -70,7 +70,7 @@ class Link:
         #: The number of the server's process.
         self.number: int = connection.get_server_pid()
         self._loop = asyncio.get_running_loop()
-        # When the server was last heard of, or asked for something; None while nobody waits for it.
+        # When the server was last heard of, or asked for something; None while nothing waits for it.
         self._heard: float | None = None
         # Is it in a state that nothing more can be done with?
         self._is_broken = False
@@ -209,7 +209,7 @@ class Link:
 class Pool:
     """At most `size` connections, made when they are needed and made anew when they are lost.
 
-    `check` sees each new connection; what it raises is raised to whoever wanted the connection. `options` are those of
+    `check` sees each new connection; the caller that asked for the connection gets what it raises. `options` are those of
     `asyncpg.connect`.
     """
 
@@ -334,7 +334,7 @@ class Pool:
         return None if state == "disabled" else False
 
     def drop_idle(self) -> None:
-        """Close all connections that nobody uses."""
+        """Close all idle connections."""
         for connection in list(self._made):
             if not connection.is_closed() and connection.get_server_pid() not in self._busy:
                 connection.terminate()

@@ -1,4 +1,4 @@
-"""DuckDB files that are damaged: told from files that cannot be opened for another reason, and moved aside.
+"""Damaged DuckDB files: how to distinguish them from files that cannot be opened for another reason, and how to move them aside.
 
 What must stay true: nothing is deleted, and nothing is moved unless DuckDB says that the content of the file is wrong. A file
 that is locked, that may not be read, or that a newer DuckDB has written is left as it is.

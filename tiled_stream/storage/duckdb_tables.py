@@ -68,7 +68,7 @@ class _DuckdbFile:
         # One for each reader at a time.
         self._count = cursors
         self._cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
-        # Watermarks and fences as they are in the file: nobody else writes them.
+        # Watermarks and fences as they are in the file: no other process writes them.
         self._marks: dict[int, Mark] = {}
         # SQL tables that are committed; replaced, never changed, for readers look into it too.
         self._tables: frozenset[str] = frozenset()

@@ -41,7 +41,7 @@ class NodeDirectories:
         self._holds: OrderedDict[NodeId, HeldDirectory] = OrderedDict()
 
     def check(self) -> None:
-        """`StorageMissing` if the root is away."""
+        """`StorageMissing` if the root is not the bound directory."""
         if self._check is not None:
             self._check()
 

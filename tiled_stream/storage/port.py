@@ -254,7 +254,7 @@ class Identified(Protocol):
     async def bind(self, deployment: str, expected: str | None) -> str:
         """Check that this is the storage of `deployment`, and return its incarnation, an id that is made with the storage.
 
-        `expected`: the incarnation that the catalog remembers; None if it knows of none. A storage that belongs to nobody yet is
+        `expected`: the incarnation that the catalog remembers; None if it knows of none. A storage without a mark is
         marked for this deployment and gets a new incarnation, with one exception: a directory for which the catalog expects an
         incarnation. It is taken for a mount point whose file system is not mounted and raises `StorageMissing`. From then on
         every read and write checks that it is still the same storage. `StorageMissing` names the place if it belongs to another

@@ -83,7 +83,7 @@ class Database:
     def __init__(self, uri: str, *, pool_size: int, check: Callable[[Any], Awaitable[None]] | None = None) -> None:
         self._shown = redacted(uri)
         self._dsn, self._options = _connect_arguments(uri)
-        # PgBouncer passes settings of a session on to whoever is given its connection next, so there they are made local.
+        # PgBouncer passes settings of a session on to the next client of its connection, so there they are made local.
         self._is_shared = self._options.get("statement_cache_size") == 0
         self._check = check
         self._pool = Pool(

@@ -1,7 +1,7 @@
 """Watermarks and fences of tables in PostgreSQL, inside the transaction that writes the rows.
 
-What must stay true: from the moment when they are read until the transaction ends nobody else can move them (I4, I5). One round
-trip takes the lock and brings both numbers, one writes them.
+What must stay true: from the moment when they are read until the transaction ends no other transaction can move them (I4,
+I5). One round trip takes the lock and brings both numbers, one writes them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ADVANCE_FENCES = (
 
 
 async def locked(db: Session, batches: Sequence[TableBatch]) -> dict[int, Mark]:
-    """The stored watermarks and fences, which nobody else can move until the transaction ends (I4, I5)."""
+    """The stored watermarks and fences, which no other transaction can move until the transaction ends (I4, I5)."""
     if new := sorted({dataset_id(b.node) for b in batches if (b.records or b.fence) and b.after == 0}):
         await db.execute(
             f"INSERT INTO {WATERMARKS} (dataset, watermark) SELECT unnest($1::bigint[]), 0 ON CONFLICT DO NOTHING", new

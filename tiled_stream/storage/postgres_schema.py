@@ -1,6 +1,6 @@
 """The schema of tables in PostgreSQL: made, brought up to date, and bound to one deployment, by any number of servers at once.
 
-What must stay true: whoever makes something holds one lock, so that servers that start together agree; a database has one
+What must stay true: a process that makes something holds one lock, so that servers that start together agree; a database has one
 deployment and one incarnation, both made by the first server that binds it.
 """
 

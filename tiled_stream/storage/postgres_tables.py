@@ -4,7 +4,7 @@ Columns are stored by position (`arrow_columns.py`), rows of schemas without an 
 (`arrow_bodies.py`).
 Everything is in the schema `tiled_stream`, so that a database may be shared with a catalog or with what another server left.
 
-What must stay true: rows, watermarks and fences are one transaction (I4, I5). Whoever writes holds the watermarks of its
+What must stay true: rows, watermarks and fences are one transaction (I4, I5). A writer holds the watermarks of its
 datasets, so that of two persisters with the same batch the second finds it applied, and a predecessor finds its fence too low; a
 primary key refuses the same row twice, whatever happens. Locks are taken in one order: watermarks by number, then the making of
 tables. Once it is bound, every connection begins by checking that it reaches the same database.

@@ -152,7 +152,7 @@ class TableFenceContract:
 
     @pytest.mark.parametrize("seed", range(8))
     async def test_random_schedules_of_persisters(self, store: TableStore, reopen: Reopen, seed: int) -> None:
-        """Leases go from one to another, and whoever had one before comes again at any time, with what it remembers."""
+        """Leases change hands, and an earlier holder comes again at any time, with what it remembers."""
         random = Random(seed)
         models = [_history(random, 40) for _ in range(3)]
         leases = _Leases(models)

@@ -57,7 +57,7 @@ INSERT INTO losses (node, first, last, time, reason) VALUES (?, ?, ?, ?, ?) ON C
 UPDATE nodes SET lost = lost + ? WHERE row = ?;
 
 -- :name unaccepted
--- Rows of nodes with losses that nobody has accepted, and their records. Ids are a JSON list, or null for all nodes.
+-- Rows of nodes with losses that have not been accepted, and the number of their records. Ids are a JSON list, or null for all nodes.
 SELECT l.node, sum(l.last - l.first + 1) FROM losses l JOIN nodes n ON n.row = l.node
 WHERE l.accepted IS NULL AND (?1 IS NULL OR n.id IN (SELECT value FROM json_each(?1))) GROUP BY l.node;
 
