@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy
 import pyarrow
+import pytest
 
 from tests.scenarios.server_process import ARROW, OCTETS, ServerProcess, array_source, create, serving
 from tests.servers.processes import until
@@ -125,3 +126,22 @@ def test_directory_of_another_deployment_is_refused(tmp_path: Path) -> None:
         answer = client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
         assert answer.status_code == 503
         assert "belongs to the deployment" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("missing", ["catalog.db", "catalog.db.log"])
+def test_database_file_that_is_removed_takes_no_acknowledgement_along(tmp_path: Path, missing: str) -> None:
+    """An open file goes on taking writes after it was removed; nothing may be acknowledged into it."""
+    with serving(*WORDS, directory=tmp_path, environ=ENVIRON) as server, server.client() as client:
+        filled(server, client)
+        (tmp_path / missing).rename(tmp_path / "kept.db")
+        answer = client.put("/array/full/x", content=numpy.full(4, 2.0).tobytes(), headers={**OCTETS, **PERSISTED})
+        assert answer.status_code in (429, 503), answer.text
+        assert missing in answer.json()["detail"]
+        (tmp_path / "kept.db").rename(tmp_path / missing)
+
+        def is_written() -> bool:
+            answer = client.put("/array/full/x", content=numpy.full(4, 3.0).tobytes(), headers={**OCTETS, **PERSISTED})
+            return answer.status_code == 200
+
+        until(is_written, "writes go on when the file is back")
+        assert numpy.frombuffer(reads(client)[0].content).tolist() == [3.0] * 4

@@ -20,6 +20,7 @@ import aiosqlite
 
 from ..domain.errors import Malformed, Unavailable
 from ..domain.nodes import NodeId, Spec
+from ..sql.opened_file import OpenedFile
 from . import rows
 from .migrate import statements
 from .port import Applied, CatalogBatch
@@ -147,7 +148,7 @@ class SqliteCatalog(SqlReads):
             self._directory = tempfile.TemporaryDirectory(prefix="tiled-stream-catalog-")
             path = Path(self._directory.name) / "catalog.db"
         self._connection = connected(path, self._sql, init=self._init)
-        self._writer = SqliteWriter(self._connection, self._sql)
+        self._writer = SqliteWriter(self._connection, self._sql, file=OpenedFile(path, what="catalog"))
         self._writer.configure_root(self._root_metadata, self._root_specs)
         return path
 

@@ -26,6 +26,7 @@ from ..domain.events import (
 )
 from ..domain.fold import DataTail, changes_sources
 from ..domain.nodes import Node, NodeId, Spec, is_odd
+from ..sql.opened_file import OpenedFile
 from . import rows
 from .facts import facts_of, words_of
 from .port import Applied, CatalogBatch, Loss
@@ -48,8 +49,9 @@ class _Parent(msgspec.Struct):
 class SqliteWriter:
     """Applies batches over one connection, with the `statements` of the engine."""
 
-    def __init__(self, connection: sqlite3.Connection, statements: Mapping[str, str]) -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: Mapping[str, str], *, file: OpenedFile) -> None:
         self._db = connection
+        self._file = file
         self._sql = statements
         # Rows of `paths`, remembered so that a fact costs no look-up.
         self._paths: dict[str, int] = dict(connection.execute(statements["paths"], (MAX_PATHS,)))
@@ -85,6 +87,7 @@ class SqliteWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        self._file.check()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -213,11 +213,12 @@ class Commits:
 
     def _failed(self, appends: list[Append], riders: _Riders, error: BaseException) -> None:
         """Nothing of the batch is in the file: give its sequences back, and refuse what was numbered after them."""
-        is_foreseen = isinstance(error, sqlite3.Error)  # a full disk, mostly: the sentence is enough
+        is_foreseen = isinstance(error, sqlite3.Error | Unavailable)  # a full disk, mostly: the sentence is enough
         logger.error("The log could not be written: %s", error, exc_info=None if is_foreseen else error)
         nodes = {append.node for append in appends}
         for append in [*appends, *(a for a in self._pending if a.node in nodes)]:
-            refusal = Unavailable(f"The log could not be written ({error}); nothing was appended. Is the disk full?")
+            hint = "" if isinstance(error, Unavailable) else " Is the disk full?"
+            refusal = Unavailable(f"The log could not be written ({error}); nothing was appended.{hint}")
             refusal.__cause__ = error
             self._withdraw(append, refusal)
         self._pending = [a for a in self._pending if a.node not in nodes]

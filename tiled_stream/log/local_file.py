@@ -24,6 +24,7 @@ import msgspec
 from ..domain.errors import Unavailable
 from ..domain.events import Record
 from ..domain.nodes import NodeId
+from ..sql.opened_file import OpenedFile
 from ..sql.sqlite_wal import checkpoint_pages
 from .codec import decode_event
 from .node_log import NodeLog, Retained
@@ -87,6 +88,7 @@ class LogFile:
         self._path = path
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
+        self._opened: OpenedFile | None = None
 
     def open(self) -> Opened:
         """Take the file (made if it is not there) and tell what it holds. `Unavailable` with the reason if that cannot be."""
@@ -104,7 +106,9 @@ class LogFile:
             raise
 
     def commit(self, batch: Batch) -> None:
-        """All of the batch or, if it raises `sqlite3.Error`, nothing."""
+        """All of the batch or, if it raises `sqlite3.Error` or `StorageMissing`, nothing."""
+        if self._opened is not None:
+            self._opened.check()
         with self._transaction() as connection:
             if batch.gone:
                 connection.executemany("DELETE FROM records WHERE node = ?", [(node,) for node in batch.gone])
@@ -171,6 +175,7 @@ class LogFile:
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES * pages // _CHECKPOINT_PAGES}")
         self._make(connection)
+        self._opened = OpenedFile(self._path, what="log file")
         with self._transaction():
             facts = self._begin_life(connection)
         return Opened(

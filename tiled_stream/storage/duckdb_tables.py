@@ -20,10 +20,11 @@ from uuid import uuid4
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
+from ..sql.opened_file import OpenedFile
 from .duckdb_damage import is_damage, is_of_the_data, moved_aside
 from .layout import ARRIVED_BODIES, schema_table
 from .port import Arrived, TableBatch
-from .sql_tables import Change, Mark, OpenedFile, SqlTables, changes
+from .sql_tables import Change, Mark, SqlTables, changes
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,7 +110,7 @@ class _DuckdbFile:
             self._tables = frozenset(name for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall())
             found = db.execute("SELECT dataset, watermark, coalesce(fence, 0) FROM watermarks").fetchall()
             self._marks = {dataset: Mark(watermark, fence) for dataset, watermark, fence in found}
-            self._file = OpenedFile(self._path)
+            self._file = OpenedFile(self._path, what="table storage")
             for _ in range(self._count):
                 self._cursors.put(cursor := db.cursor())
                 cursor.execute("USE store")

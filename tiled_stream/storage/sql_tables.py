@@ -8,7 +8,6 @@ once. (`postgres_tables.py`, which does not block, takes only `allocation`, `cha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from .arrow_columns import Rows
 
-__all__ = ["Change", "Mark", "OpenedFile", "SqlTables", "TableEngine", "allocation", "changes", "check_owner"]
+__all__ = ["Change", "Mark", "SqlTables", "TableEngine", "allocation", "changes", "check_owner"]
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -68,30 +67,6 @@ class TableEngine(Protocol):
     def arrived(self, dataset: int, structure: TableStructure, after: int, upto: int, rows: int) -> Arrived: ...
 
     def rows(self, dataset: int, structure: TableStructure) -> int: ...
-
-
-class OpenedFile:
-    """The file of an open database: notices when its path names another file, or none (removed, not mounted)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        found = path.stat()
-        self._identity = (found.st_dev, found.st_ino)
-
-    def check(self) -> None:
-        """`StorageMissing` unless the path still names the file that was opened. One `stat`; blocking."""
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise StorageMissing(
-                f"The table storage {self._path} is missing ({error.strerror}): the file was removed, or its file system is "
-                "not mounted. Put it back, or restart the server to begin a new one."
-            ) from error
-        if (found.st_dev, found.st_ino) != self._identity:
-            raise StorageMissing(
-                f"The table storage {self._path} was replaced by another file while the server had it open. Put the former file "
-                "back, or restart the server to use the new one."
-            )
 
 
 class SqlTables:

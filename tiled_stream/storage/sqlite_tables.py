@@ -21,9 +21,10 @@ from uuid import uuid4
 
 from ..domain.errors import Unavailable
 from ..domain.structures import TableStructure
+from ..sql.opened_file import OpenedFile
 from ..sql.sqlite_wal import checkpoint_pages
 from .port import Arrived, TableBatch
-from .sql_tables import Change, Mark, OpenedFile, SqlTables, changes
+from .sql_tables import Change, Mark, SqlTables, changes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,7 +88,7 @@ class _SqliteFile:
             _prepare(db)
             for _ in range(self._count):
                 self._readers.put(self._connect())
-            self._file = OpenedFile(self._path)
+            self._file = OpenedFile(self._path, what="table storage")
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"The table storage {self._path} cannot be opened: {error}") from error
         self._db = db
