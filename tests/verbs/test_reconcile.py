@@ -16,7 +16,7 @@ from tests.verbs.conftest import Core, built, running
 from tests.verbs.test_persister import SCHEMA, arrow
 from tiled_stream.catalog.sqlite import SqliteCatalog
 from tiled_stream.domain.commands import AppendRows, DeleteNode, PatchArray, ReplaceMetadata
-from tiled_stream.domain.errors import DataLost, NotFound
+from tiled_stream.domain.errors import DataLost, NotFound, StorageMissing
 from tiled_stream.domain.search import Page, Search
 from tiled_stream.domain.slices import whole
 from tiled_stream.domain.structures import ArrayStructure
@@ -287,3 +287,18 @@ async def test_accepted_storage_that_is_behind_serves_what_it_has(deployment: De
     await persisted(core)
     assert await rows(core) == [*range(1, 11), 21, 22]
     assert await core.catalog.losses() == []
+
+
+async def test_storage_that_cannot_be_read_does_not_keep_another_from_healing(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = await restored(deployment, "data.duckdb")
+
+    async def missing(nodes: object) -> list[int]:
+        raise StorageMissing("not mounted")
+
+    monkeypatch.setattr(core.arrays, "watermarks", missing)
+    await core.reconciler.compare(is_all=False)
+    await persisted(core)
+    assert await rows(core) == list(range(1, 21))
+    assert core.apply.stats.lost == 0

@@ -167,8 +167,9 @@ class Reconciler:
         reopened = 0
         for state, known, of_store in zip(states, reached, held, strict=True):
             known = known or _NOTHING
-            is_behind = of_store < known.stored and not known.lost
-            persisted = min(known.watermark, of_store) if is_behind else known.watermark
+            persisted = known.watermark
+            if of_store is not None and of_store < known.stored and not known.lost:
+                persisted = min(persisted, of_store)  # the storage was restored, or begun anew
             if persisted < state.settled:
                 reopened += 1
                 await self._reopen(state, persisted)

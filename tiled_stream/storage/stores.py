@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from ..domain.errors import NotSupported, UnsupportedType
+from ..domain.errors import NotSupported, Unavailable, UnsupportedType
 from ..domain.nodes import Node, NodeId
 from ..domain.structures import ArrayStructure, AwkwardStructure, RaggedStructure, SparseStructure, TableStructure
 from .port import ArrayStore, PartStore, TableStore
@@ -55,10 +55,23 @@ class Stores:
         store = self.of(node)
         return None if store is None else (await store.watermarks([node.id]))[0]
 
-    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int]:
-        """How far nodes are held, whichever store holds them; 0 for a node that none of the stores here has."""
-        answers = await asyncio.gather(*(store.watermarks(nodes) for store in self._all()))
-        return [max(each, default=0) for each in zip(*answers, strict=True)] if answers else [0] * len(nodes)
+    async def watermarks(self, nodes: Sequence[NodeId]) -> list[int | None]:
+        """How far nodes are held, whichever store holds them; 0 for a node that none of the stores here has.
+
+        None if it is not known, because a store that may have the node cannot be read now.
+        """
+        answers = await asyncio.gather(*(store.watermarks(nodes) for store in self._all()), return_exceptions=True)
+        known: list[list[int]] = []
+        is_certain = True
+        for answer in answers:
+            if isinstance(answer, Unavailable):
+                is_certain = False
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                known.append(answer)
+        highest = [max(each, default=0) for each in zip(*known, strict=True)] if known else [0] * len(nodes)
+        return [held if held or is_certain else None for held in highest]
 
     def _all(self) -> Iterator[_Watermarks]:
         if self.arrays is not None:
