@@ -21,6 +21,7 @@ from tiled_stream.log.port import Lease, Retention
 from tiled_stream.persist.apply import Done
 from tiled_stream.persist.persister import Persister
 from tiled_stream.storage.port import ArrayBatch, TableBatch
+from tiled_stream.testing.faults import Crash
 
 SCHEMA = pyarrow.schema([("x", pyarrow.int64()), ("y", pyarrow.float64())])
 
@@ -150,10 +151,10 @@ async def test_a_crash_between_any_two_steps_ends_right(idle: Core, step: str, m
 
     async def dies(batches: object) -> object:
         await real(batches)
-        raise Unavailable("died right after")
+        raise Crash
 
     monkeypatch.setattr(engine, "apply", dies)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Crash):
         await idle.persister.round()
     monkeypatch.setattr(engine, "apply", real)
     async with running(idle):
@@ -240,3 +241,27 @@ async def test_a_slow_round_keeps_its_leases(idle: Core) -> None:
     round_.cancel()
     await asyncio.wait({round_})
     assert node in {lease.node for lease in await log.claim("other", ttl=ttl, limit=10)}
+
+
+async def test_store_that_cannot_be_written_does_not_hold_up_the_others(idle: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await idle.array("x", shape=(1,))
+    await idle.table("t", schema=SCHEMA)
+    await idle.persister.round()
+    real = idle.arrays.apply
+
+    async def full(batches: Sequence[ArrayBatch]) -> list[int]:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(idle.arrays, "apply", full)
+    await idle.writer.submit(("x",), WriteArray(numpy.array([7.0]).tobytes()))
+    await idle.writer.submit(("t",), AppendRows(0, arrow((1, 1.0))))
+    await idle.persister.round()
+    assert (await idle.reader.table(await idle.browse.resolve(("t",)))).column("x").to_pylist() == [1]
+    assert idle.persister.stats.failing_because == "the disk is full"
+    assert idle.persister.stats.failures == 1
+    monkeypatch.setattr(idle.arrays, "apply", real)
+    async with running(idle):
+        at = await idle.browse.resolve(("x",))
+        assert isinstance(at.node.structure, ArrayStructure)
+        assert (await idle.reader.array(at, at.node.structure, whole((1,)))).tolist() == [7.0]
+    assert idle.persister.stats.failing_because == ""

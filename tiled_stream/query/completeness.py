@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from ..catalog.port import Catalog
-from ..domain.errors import DataLost
+from ..domain.errors import DataLost, Unavailable
 from ..domain.nodes import Node, NodeId
 from ..storage.stores import Stores
 
@@ -38,21 +38,21 @@ class Completeness:
         """Compare every node again: something was lost, or restored to an earlier state."""
         self._complete.clear()
 
-    async def check(self, node: Node, *, path: tuple[str, ...], head: int) -> None:
+    async def check(self, node: Node, *, path: tuple[str, ...], head: int) -> Hashable:
         """`DataLost` if records of this node are lost, if the catalog has less of it than the log says is persisted, or the
         storage less than the catalog says.
 
-        Call it behind the barrier, which has waited for `head`.
+        Call it behind the barrier, which has waited for `head`, and before the read. Returns what `confirm` compares after it.
         """
         state = self._state()
         if state != self._compared_in:
             self._compared_in = state
             self.forget()
         if node.id in self._complete:
-            return
+            return state
         known = (await self._catalog.reached([node.id]))[0]
         if known is None:  # deleted meanwhile, or above what is mounted
-            return
+            return state
         where = "/" + "/".join(path)
         if known.lost:
             raise DataLost(
@@ -80,3 +80,9 @@ class Completeness:
         self._complete[node.id] = None
         if len(self._complete) > _REMEMBERED:
             self._complete.popitem(last=False)
+        return state
+
+    def confirm(self, state: Hashable) -> None:
+        """`Unavailable` if log or storage were replaced since `check`: what was read may be of the one or of the other."""
+        if state != self._state():
+            raise Unavailable("The storage was replaced while it was read. Try again.", retry_after=1.0)

@@ -7,8 +7,9 @@ Data in registered files are read as the present of their node declares them (`r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..domain.dtypes import from_numpy
@@ -138,10 +139,8 @@ class DataReader:
         _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
-        await self._barrier.settle_at(at.node.id, at.head)
-        cells = await self._arrays.read(at.node.id, structure, selection)
-        await self._check_complete(at)
-        return cells
+        async with self._complete_read(at):
+            return await self._arrays.read(at.node.id, structure, selection)
 
     async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
         """Rows of a table node. `NotFound` if it is none, `Malformed` for an unknown column or partition."""
@@ -158,19 +157,23 @@ class DataReader:
         _check_there(at.node)
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
-        await self._barrier.settle_at(at.node.id, at.head)
         store = self._tables.of(at.node.data_sources[0].mimetype)
-        table = await store.read(at.node.id, structure, columns=columns, partition=partition)
-        await self._check_complete(at)
-        return table
+        async with self._complete_read(at):
+            return await store.read(at.node.id, structure, columns=columns, partition=partition)
 
-    async def _check_complete(self, at: Located) -> None:
-        """`DataLost` if what was read is not all that was acknowledged.
+    @contextlib.asynccontextmanager
+    async def _complete_read(self, at: Located) -> AsyncIterator[None]:
+        """A read of storage: begins once that has what `at` was found with, and ends well if it was the same one all the time.
 
-        Called after the read: a storage that was replaced before it is noticed by it.
+        `Unavailable` if that takes too long, `DataLost` if it never will have it.
         """
-        if self._complete is not None:
-            await self._complete.check(at.node, path=at.path, head=at.head)
+        await self._barrier.settle_at(at.node.id, at.head)
+        if self._complete is None:
+            yield
+            return
+        state = await self._complete.check(at.node, path=at.path, head=at.head)
+        yield
+        self._complete.confirm(state)
 
     async def _column(self, at: Located, column: str) -> numpy.ndarray:
         at_table = Located(at.node, at.path[:-1], at.head, inside=at.inside)

@@ -92,9 +92,11 @@ class PartData:
         if not at.node.data_sources[0].assets:
             raise NotFound(f"The data of {at.node.key!r} were deleted.")
         await self._barrier.settle_at(at.node.id, at.head)
+        if self._complete is None:
+            return await self._store.read(at.node.id, names, limit=self._limit)
+        state = await self._complete.check(at.node, path=at.path, head=at.head)
         found = await self._store.read(at.node.id, names, limit=self._limit)
-        if self._complete is not None:  # after the read, as in `DataReader`
-            await self._complete.check(at.node, path=at.path, head=at.head)
+        self._complete.confirm(state)
         return found
 
 
