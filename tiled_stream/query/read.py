@@ -7,9 +7,8 @@ Data in registered files are read as the present of their node declares them (`r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..domain.dtypes import from_numpy
@@ -139,8 +138,10 @@ class DataReader:
         _check_there(at.node)
         if self._arrays is None:
             raise NotSupported("This server has no storage for arrays: start it with -w DIRECTORY.")
-        async with self._complete_read(at):
-            return await self._arrays.read(at.node.id, structure, selection)
+        state = await self._persisted(at)
+        cells = await self._arrays.read(at.node.id, structure, selection)
+        self._confirm(state)
+        return cells
 
     async def table(self, at: Located, *, columns: Sequence[str] | None = None, partition: int | None = None) -> pyarrow.Table:
         """Rows of a table node. `NotFound` if it is none, `Malformed` for an unknown column or partition."""
@@ -158,22 +159,23 @@ class DataReader:
         if self._tables is None:
             raise NotSupported("This server has no storage for tables: start it with -w DIRECTORY or -w duckdb:///PATH.")
         store = self._tables.of(at.node.data_sources[0].mimetype)
-        async with self._complete_read(at):
-            return await store.read(at.node.id, structure, columns=columns, partition=partition)
+        state = await self._persisted(at)
+        table = await store.read(at.node.id, structure, columns=columns, partition=partition)
+        self._confirm(state)
+        return table
 
-    @contextlib.asynccontextmanager
-    async def _complete_read(self, at: Located) -> AsyncIterator[None]:
-        """A read of storage: begins once that has what `at` was found with, and ends well if it was the same one all the time.
+    async def _persisted(self, at: Located) -> Hashable:
+        """Return once storage has what `at` was found with; what is returned is confirmed after the read.
 
-        `Unavailable` if that takes too long, `DataLost` if it never will have it.
+        `Unavailable` if that takes too long, `DataLost` if storage never will have it.
         """
         await self._barrier.settle_at(at.node.id, at.head)
-        if self._complete is None:
-            yield
-            return
-        state = await self._complete.check(at.node, path=at.path, head=at.head)
-        yield
-        self._complete.confirm(state)
+        return None if self._complete is None else await self._complete.check(at.node, path=at.path, head=at.head)
+
+    def _confirm(self, state: Hashable) -> None:
+        """`Unavailable` if the storage was replaced meanwhile."""
+        if self._complete is not None:
+            self._complete.confirm(state)
 
     async def _column(self, at: Located, column: str) -> numpy.ndarray:
         at_table = Located(at.node, at.path[:-1], at.head, inside=at.inside)
