@@ -18,7 +18,7 @@ from tiled_stream.accounts.store import Accounts
 from tiled_stream.catalog.postgres import PostgresCatalog
 from tiled_stream.domain.errors import Unavailable
 from tiled_stream.domain.nodes import ROOT
-from tiled_stream.sql import postgres
+from tiled_stream.sql import postgres, server_processes
 from tiled_stream.sql.postgres import Pool, ServerSilentError
 from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.testing.catalog_search_contract import batch, created
@@ -108,7 +108,7 @@ EACH = pytest.mark.parametrize(
 
 def test_silence_ends_within_ten_seconds() -> None:
     """What a caller waits for: a connection, or the end of a statement on one that was there."""
-    assert postgres.SILENT_SECONDS + postgres.ASK_SECONDS + postgres.GRACE_SECONDS + postgres.CANCEL_SECONDS <= 10
+    assert postgres.SILENT_SECONDS + server_processes.ASK_SECONDS + postgres.GRACE_SECONDS + postgres.CANCEL_SECONDS <= 10
     assert postgres.ACQUIRE_SECONDS < 10
     assert 2 * postgres.CONNECT_SECONDS < postgres.ACQUIRE_SECONDS  # it is connected, then looked at
     assert postgres.CLOSE_SECONDS < 10
@@ -137,7 +137,8 @@ async def test_a_half_open_connection_is_unavailable_and_replaced(new_postgres: 
 async def test_a_network_that_is_gone_is_unavailable_until_it_is_back(
     new_postgres: str, working: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("ASK_SECONDS", 0.5), ("CONNECT_SECONDS", 0.7), ("ACQUIRE_SECONDS", 2.0)):
+    monkeypatch.setattr(server_processes, "ASK_SECONDS", 0.5)
+    for name, seconds in (("CONNECT_SECONDS", 0.7), ("ACQUIRE_SECONDS", 2.0)):
         monkeypatch.setattr(postgres, name, seconds)
     async with proxied(new_postgres) as (proxy, url), AsyncExitStack() as stack:
         work = await stack.enter_async_context(working(url))
@@ -214,6 +215,42 @@ async def test_a_transaction_of_a_half_open_connection_is_not_half_applied(new_p
         await store.apply([model.batch(after)])
         await assert_reads(store, model)
         await store.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_locks_of_a_connection_that_was_given_up_are_released(new_postgres: str) -> None:
+    """Also if the server waits for more of a COPY, and does not know that the connection is dead."""
+    async with proxied(new_postgres) as (proxy, url):
+        direct, through = pool_at(new_postgres), pool_at(url)
+        await direct.open()
+        await through.open()
+        async with direct.connection(limit=10) as link:
+            await link.execute("CREATE TABLE t (n bigint PRIMARY KEY)")
+            await link.execute("INSERT INTO t VALUES (1)")
+        begun, swallowed = asyncio.Event(), asyncio.Event()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
+            begun.set()
+            await swallowed.wait()
+            yield (1).to_bytes(2) + (8).to_bytes(4) + (2).to_bytes(8)
+
+        async def copy() -> None:
+            async with through.transaction(limit=1) as link:
+                await link.execute("UPDATE t SET n = 1 WHERE n = 1")
+                await link.copy_in("public", "t", ["n"], pieces())
+
+        copying = asyncio.create_task(copy(), name="copy")
+        await begun.wait()
+        proxy.swallow()
+        swallowed.set()
+        with pytest.raises(ServerSilentError):
+            await copying
+        async with direct.connection(limit=30) as link:
+            await link.execute("SET lock_timeout = '9s'")  # what the server itself would wait for is longer
+            await link.execute("UPDATE t SET n = 1 WHERE n = 1")
+        await through.close()
+        await direct.close()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -25,6 +25,8 @@ from weakref import WeakSet
 
 import asyncpg  # type: ignore[import-untyped]
 
+from .server_processes import ServerProcesses
+
 __all__ = ["Link", "Pool", "ServerSilentError"]
 
 T = TypeVar("T")
@@ -32,8 +34,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 4.0
 ACQUIRE_SECONDS = 9.0
 SILENT_SECONDS = 4.0
-#: Seconds for asking the server, and for an answer that was on its way while it was asked. With `SILENT_SECONDS` less than 10.
-ASK_SECONDS = 3.0
+#: Seconds for an answer that was on its way while the server was asked. With `SILENT_SECONDS` and `ASK_SECONDS` less than 10.
 GRACE_SECONDS = 1.0
 #: Rows that are sent at a time.
 SLICE = 1000
@@ -45,11 +46,6 @@ CLOSE_SECONDS = 8.0
 #: Not every platform has all of these. Idle connections are probed after 5 s and dead after 11; what is sent is acknowledged
 #: within 9 s.
 _TCP = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 9000}
-#: A row in any case; without a state there is no such process.
-_STATE = (
-    "SELECT pg_backend_pid(), a.state, a.wait_event FROM (SELECT 1) AS one "
-    "LEFT JOIN pg_stat_activity a ON a.pid = $1 AND a.datname = current_database()"
-)
 #: SQLSTATEs after which the server closes the connection: lost, shut down, idle for too long in a transaction.
 _GOODBYE = ("08", "57P", "25P03")
 
@@ -187,7 +183,7 @@ class Link:
     async def _ask(self) -> None:
         heard = self._heard
         while heard is not None and self._heard == heard:
-            is_working = await self._pool.is_working(self._connection.get_server_pid())
+            is_working = await self._pool.processes.is_working(self._connection.get_server_pid())
             if is_working is False:
                 # The answer may have been under way, or waits in this busy process to be read.
                 await asyncio.sleep(GRACE_SECONDS)
@@ -204,6 +200,7 @@ class Link:
         self._why = why
         self.terminate()
         self._pool.drop_idle()
+        self._pool.end_process(self.number)
 
 
 class Pool:
@@ -227,11 +224,14 @@ class Pool:
         self._settings = dict(settings)
         self._options = dict(options)
         self._check = check
+        self.processes = ServerProcesses(dsn, settings=self._settings, options=self._options)
         self._pool: Any = None
         self._made: WeakSet[Any] = WeakSet()
         # Process numbers of the connections that are in use, and how many are, or are being made.
         self._busy: set[int] = set()
         self._taken = 0
+        # Tasks that end processes of the server.
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def is_open(self) -> bool:
@@ -257,6 +257,10 @@ class Pool:
         pool, self._pool = self._pool, None
         if pool is None:
             return
+        for task in self._ending:
+            task.cancel()
+        if self._ending:
+            await asyncio.wait(self._ending)
         with suppress(TimeoutError):  # the pool has cut off those that did not come back
             async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
@@ -310,28 +314,16 @@ class Pool:
                 await link.roll_back()
                 raise
 
-    async def is_working(self, number: int) -> bool | None:
-        """Does the server work on a statement of this process of its own? None: that cannot be known.
+    def end_process(self, number: int) -> None:
+        """End the server's process of a connection that was given up: its transaction would hold its locks until it times out.
 
-        Behind PgBouncer it cannot, for the number is not that of a process. `limit` ends it there.
+        In the background. If the server cannot be reached, its own timeouts end it later.
         """
-        try:
-            async with asyncio.timeout(ASK_SECONDS):
-                connection = await asyncpg.connect(self._dsn, server_settings=self._settings, **self._options)
-                try:
-                    own, state, waits_for = await connection.fetchrow(_STATE, number)
-                    is_direct = own == connection.get_server_pid()
-                finally:
-                    connection.terminate()
-        except OSError:  # TimeoutError is one
-            return False
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-            return None  # it answers, but has no room for one more, say
-        if state is None:
-            return False if is_direct else None
-        if state == "active":
-            return waits_for not in ("ClientRead", "ClientWrite")  # for us, who wait for it
-        return None if state == "disabled" else False
+        task = asyncio.get_running_loop().create_task(
+            self.processes.end(number, age=SILENT_SECONDS), name="postgres: ends a process of the server"
+        )
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def drop_idle(self) -> None:
         """Close all idle connections."""
