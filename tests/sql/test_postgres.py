@@ -330,14 +330,14 @@ async def test_the_limit_ends_a_statement_that_the_server_works_on_for_ever(pool
 async def test_what_the_server_says_of_its_processes(pool: Pool) -> None:
     async with pool.connection(limit=60) as link:
         number = await link.fetchval("SELECT pg_backend_pid()")
-        assert await pool.is_working(number) is False
+        assert await pool.processes.is_working(number) is False
         working = asyncio.create_task(link.execute("SELECT pg_sleep(600)"), name="work")
         async with asyncio.timeout(10):
-            while await pool.is_working(number) is not True:  # noqa: ASYNC110 - of the server
+            while await pool.processes.is_working(number) is not True:  # noqa: ASYNC110 - of the server
                 await asyncio.sleep(0.01)
         working.cancel()
         await asyncio.wait([working])
-    assert await pool.is_working(999_999) is False
+    assert await pool.processes.is_working(999_999) is False
     nowhere = pool_at("postgresql://postgres@127.0.0.1:1/nothing")
     assert await nowhere.is_working(number) is False
 
