@@ -339,12 +339,12 @@ async def test_what_the_server_says_of_its_processes(pool: Pool) -> None:
         await asyncio.wait([working])
     assert await pool.processes.is_working(999_999) is False
     nowhere = pool_at("postgresql://postgres@127.0.0.1:1/nothing")
-    assert await nowhere.is_working(number) is False
+    assert await nowhere.processes.is_working(number) is False
 
 
 async def test_a_server_without_room_for_the_question_leaves_it_open(pool: Pool, new_postgres: str) -> None:
     stranger = pool_at(new_postgres.replace("postgres@", "nobody@"))
-    assert await stranger.is_working(1) is None
+    assert await stranger.processes.is_working(1) is None
 
 
 # ----------------------------------------------------------------- callers, transactions, settings
