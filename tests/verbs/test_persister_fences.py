@@ -193,3 +193,19 @@ async def test_log_with_low_fences_gives_higher_ones(idle: Core, workers: list[W
     assert (await cells(idle, "x")).tolist() == [2.0, 2.0]
     async with running(idle):
         await idle.barrier.settle_all()
+
+
+@pytest.mark.parametrize("family", ["array", "sql table"])
+async def test_unpersisted_node_is_found_in_another_epoch(idle: Core, family: str) -> None:
+    """The log was restored, and its epoch is another one; the catalog does not have the node yet."""
+    node = await created(idle, family)
+    await written(idle, family, 1)
+    log: Any = idle.log
+    log._epoch = "another"
+    await written(idle, family, 2)
+    async with running(idle):
+        await idle.barrier.settle_all()
+    if family == "array":
+        assert (await cells(idle, "n")).tolist() == [2.0, 2.0]
+    else:
+        assert (await idle.tables.read(node.id, node.structure)).column("x").to_pylist() == [1, 2]  # type: ignore[arg-type]

@@ -4,9 +4,8 @@ Writers validate against it and metadata reads are answered from it, without wai
 then the catalog: the union then cannot miss. A row that is newer than the tail's cursor does no harm: what lies between is
 in the log still and is folded over it at the next look.
 
-Tails are a cache and can be dropped at any moment: a new one begins at the catalog's watermark, or without the catalog at a
-position that its parent's tail knows of. The catalog is asked only for what the log cannot tell, so that writes go on while it
-cannot be reached.
+Tails are a cache: a new one begins at the catalog's watermark, or at a position that its parent's tail knows of. The catalog
+is asked only for what the log cannot tell, so that writes go on while it cannot be reached.
 """
 
 from __future__ import annotations
@@ -31,12 +30,9 @@ from .mounts import Mounts
 __all__ = ["Located", "Repository"]
 
 _PAGE = 1000
-#: A container that is younger, and of which the log knows nothing, is empty: logs remember heads for weeks.
-_FRESH_SECONDS = 24 * 3600.0
-#: Records that a new tail reads from the log at most, before it asks the catalog for a later beginning.
-_WHOLE = 2000
-#: Heads as of one moment, None for a node that was dropped.
-Heads = Mapping[NodeId, int | None]
+_FRESH_SECONDS = 24 * 3600.0  # a younger container of which the log knows nothing is empty: logs remember heads for weeks
+_WHOLE = 2000  # records that a new tail reads at most, before it asks the catalog for a later beginning
+Heads = Mapping[NodeId, int | None]  # as of one moment; None for a node that was dropped
 _T = TypeVar("_T")
 
 
@@ -225,7 +221,7 @@ class Repository:
         return (await self._present(Child(node, tail.cursor), ())).node
 
     def forget(self) -> None:
-        """Catalog or storage was restored to an earlier state: remember nothing."""
+        """Remember nothing: catalog or storage was restored to an earlier state."""
         self._containers.clear()
         self._data.clear()
 
@@ -309,7 +305,7 @@ class Repository:
             self._data.move_to_end(node.id)
         tried = -1
         while (missing := await self._catch_up(node.id, data, heads)) is not None:
-            stored = await self._catalog.node(node.id)
+            stored = await self._stored(node.id) or Stored(child.node, 0)
             begin = _begin(stored.watermark, missing, tried)
             tried = stored.watermark
             data = DataTail(stored.node.data_sources, begin, self._log.epoch)
@@ -344,13 +340,17 @@ class Repository:
             return tail
         return None if watermark - tail.base > self._max_children // 2 or watermark == tail.cursor else tail
 
-    async def _watermark(self, id: NodeId) -> int:
+    async def _stored(self, id: NodeId) -> Stored | None:
+        """The row of a node that exists; None if its creation is not persisted yet. Raises `Gone`."""
         try:
-            return (await self._catalog.node(id)).watermark
+            return await self._catalog.node(id)
         except Gone:
             raise
         except NotFound:
-            return 0  # created, but not persisted yet: its log is whole
+            return None
+
+    async def _watermark(self, id: NodeId) -> int:
+        return stored.watermark if (stored := await self._stored(id)) is not None else 0  # without a row, its log is whole
 
     async def _can_begin(self, id: NodeId, own: Own, heads: Heads | None) -> bool:
         """Can a tail of this container begin at `own`, and read the log from there on?"""
