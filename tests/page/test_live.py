@@ -15,8 +15,8 @@ from tests.page.served import KEY, SCHEMA, Served, det, points
 POINTS = 30
 
 
-def scan(url: str, events: list[dict[str, Any]], go_on: threading.Event) -> None:
-    """A scan of the real RunEngine; halfway it waits until somebody has looked."""
+def scan(url: str, events: list[dict[str, Any]], gates: dict[int, threading.Event]) -> None:
+    """A scan of the real RunEngine; after so many points it waits for the gate."""
     import bluesky.plan_stubs as bps
     import bluesky.plans as bp
     from bluesky import RunEngine
@@ -35,8 +35,8 @@ def scan(url: str, events: list[dict[str, Any]], go_on: threading.Event) -> None
 
     def per_step(detectors: Any, step: Any, pos_cache: Any) -> Any:
         yield from bps.one_nd_step(detectors, step, pos_cache)
-        if len(events) == POINTS // 2:
-            go_on.wait(20)
+        if len(events) in gates:
+            gates[len(events)].wait(20)
 
     engine(bp.scan([detector], motor, -3, 3, POINTS, per_step=per_step), sample="Ni")
 
@@ -46,15 +46,17 @@ def test_a_scan_appears_and_is_drawn_while_it_runs(served: Served, tab: Any) -> 
     tab.open()
     tab.until("page.link === 'live'")
     events: list[dict[str, Any]] = []
-    go_on = threading.Event()
-    thread = threading.Thread(target=scan, args=(served.url, events, go_on), daemon=True)
+    gates = {POINTS // 2: threading.Event(), POINTS * 3 // 4: threading.Event()}
+    thread = threading.Thread(target=scan, args=(served.url, events, gates), daemon=True)
     thread.start()
     try:
         tab.until(f"page.length('det') === {POINTS // 2} && page.panes[0]?.points === {POINTS // 2}")
         assert tab.page.locator(".item.fresh .badge.live").count() == 1
+        gates[POINTS // 2].set()  # the list follows the run by now; what comes next has a rate
         tab.page.wait_for_selector(".item.fresh .rate")
     finally:
-        go_on.set()
+        for gate in gates.values():
+            gate.set()
     tab.until(f"page.panes[0]?.points === {POINTS}")
     tab.until("page.runs.some((run) => run.scan_id === 42 && run.stop)")
     thread.join(20)
