@@ -330,7 +330,8 @@ class RedisLog:
             return []
         while True:
             seen = self._member.seen(nodes)
-            epoch, *values = await self._questions.ask("MGET", f"{self._base}epoch", *(f"{self._base}h:{node}" for node in nodes))
+            keys = [f"{self._base}epoch", *(f"{self._base}h:{node}" for node in nodes)]
+            epoch, *values = await self._questions.values(keys)
             if not await self._member.is_behind(epoch, nodes, values, seen):
                 return [head_of(value) for value in values]
 

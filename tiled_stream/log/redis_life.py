@@ -116,6 +116,14 @@ class AliveLink:
 
         return await self._life.alive(asked, self._link, self._patience)
 
+    async def values(self, keys: Sequence[str]) -> list[Any]:
+        """The values of several keys, None for one that is not there: the question of every read, so it is one command."""
+
+        async def asked() -> list[Any]:
+            return await self._link.values_alive(keys, self._key, self._life.of)
+
+        return await self._life.alive(asked, self._link, self._patience)
+
     async def run(self, script: Script, base: str, *arguments: Any, is_repeatable: bool = True) -> Any:
         """As `Link.run`."""
 

@@ -101,6 +101,15 @@ class Link:
             raise _life_lost()
         return answers
 
+    async def values_alive(self, keys: Sequence[str], key: str, life: Life) -> list[Any]:
+        """The values of `keys`, in one command with the key `key`; `LifeLost` if that does not hold this life."""
+        question = await self._asked([("MGET", key, *keys)], is_repeatable=True)
+        values: list[Any]
+        now, *values = question.answer.result()[0]
+        if now is None or now.decode() != life(question.instance):
+            raise _life_lost()
+        return values
+
     async def run(self, script: Script, base: str, *arguments: Any, life: Life | None = None, is_repeatable: bool = True) -> Any:
         """What the script returns. A server that does not know it is given its text.
 
