@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from tests.servers.postgres import new_database, run_sql
+from tests.servers.postgres_sessions import ask, cut, with_fresh_connections
 from tiled_stream.catalog import postgres_schema
 from tiled_stream.catalog.migrate import migrations, statements
 from tiled_stream.catalog.port import Applied, CatalogBatch, Loss
 from tiled_stream.catalog.postgres import PostgresCatalog
 from tiled_stream.catalog.postgres_connect import SCHEMA, Database
 from tiled_stream.catalog.rows import COLUMNS
-from tiled_stream.domain.errors import StorageMissing, Unavailable
+from tiled_stream.domain.errors import StorageMissing
 from tiled_stream.domain.nodes import ROOT
 from tiled_stream.testing.catalog_search_contract import batch, created
 from tiled_stream.testing.factories import container_node, table_node
 
-T = TypeVar("T")
-
-CUT = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND application_name = 'tiled_stream catalog'"
-)
+APPLICATION = "tiled_stream catalog"
 
 
 @asynccontextmanager
@@ -39,27 +35,6 @@ async def opened(uri: str, **arguments: Any) -> AsyncIterator[PostgresCatalog]:
         yield catalog
     finally:
         await catalog.close()
-
-
-async def ask(uri: str, sql: str) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(uri, timeout=10, server_settings={"search_path": SCHEMA})
-    try:
-        return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
-
-
-async def with_fresh_connections(uri: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Cut all connections, and do the work with new ones. A cut connection says once that it is gone."""
-    await ask(uri, CUT)
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await work()
-            except StorageMissing:
-                raise
-            except Unavailable:
-                await asyncio.sleep(0.01)
 
 
 async def test_transactions_of_several_servers_are_each_counted_once(new_postgres: str) -> None:
@@ -109,7 +84,7 @@ async def test_a_server_of_a_version_that_counts_nothing_is_kept_out(new_postgre
         applying = asyncio.create_task(catalog.apply([batch(ROOT, *created(container_node("x")))]), name="apply")
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         async with asyncio.timeout(20):
-            while await ask(new_postgres, waiting) != [(1,)]:  # noqa: ASYNC110 - of the server
+            while await ask(new_postgres, waiting, schema=SCHEMA) != [(1,)]:  # noqa: ASYNC110 - of the server
                 await asyncio.sleep(0.01)
         await former.execute("UPDATE nodes SET watermark = 1, children = 1 WHERE parent IS NULL")
         await transaction.commit()
@@ -127,7 +102,7 @@ async def test_a_catalog_of_version_2_gets_an_identity_and_keeps_what_is_in_it(
         await database.open()
         await postgres_schema.prepare(database, statements("postgres", columns=COLUMNS), init=True)
         await database.close()
-    await ask(new_postgres, "UPDATE nodes SET watermark = 7")
+    await ask(new_postgres, "UPDATE nodes SET watermark = 7", schema=SCHEMA)
     assert await postgres_schema.upgrade(new_postgres) == (2, len(migrations("postgres")))
     async with opened(new_postgres) as catalog:
         root = await catalog.node(ROOT)
@@ -140,18 +115,18 @@ async def test_another_catalog_in_the_place_of_this_one_is_missing_storage(new_p
     first = batch(ROOT, *created(container_node("x")))
     async with opened(new_postgres, init=True) as catalog:
         identity = await catalog.identity()
-        await ask(new_postgres, f"ALTER SCHEMA {SCHEMA} RENAME TO former")
+        await ask(new_postgres, f"ALTER SCHEMA {SCHEMA} RENAME TO former", schema=SCHEMA)
         for is_made in (False, True):
             if is_made:
                 async with opened(new_postgres, init=True):
                     pass
             for work in (lambda: catalog.apply([first]), lambda: catalog.node(ROOT)):
                 with pytest.raises(StorageMissing, match=identity) as refusal:
-                    await with_fresh_connections(new_postgres, work)
+                    await with_fresh_connections(new_postgres, APPLICATION, work)
                 assert urlsplit(new_postgres).path in str(refusal.value)
-        await ask(new_postgres, f"DROP SCHEMA {SCHEMA} CASCADE")
-        await ask(new_postgres, f"ALTER SCHEMA former RENAME TO {SCHEMA}")
-        assert await with_fresh_connections(new_postgres, lambda: catalog.apply([first])) == [Applied(1)]
+        await ask(new_postgres, f"DROP SCHEMA {SCHEMA} CASCADE", schema=SCHEMA)
+        await ask(new_postgres, f"ALTER SCHEMA former RENAME TO {SCHEMA}", schema=SCHEMA)
+        assert await with_fresh_connections(new_postgres, APPLICATION, lambda: catalog.apply([first])) == [Applied(1)]
 
 
 async def test_a_restored_catalog_has_its_identity_and_its_former_revision(postgres_url: str) -> None:
@@ -159,15 +134,17 @@ async def test_a_restored_catalog_has_its_identity_and_its_former_revision(postg
         name = urlsplit(uri).path.strip("/")
         async with opened(uri, init=True) as catalog:
             await catalog.apply([batch(ROOT, *created(container_node("a")))])
-            await ask(uri, CUT)
+            await cut(uri, APPLICATION)
             run_sql(postgres_url, f"CREATE DATABASE {name}_backup TEMPLATE {name}")
             try:
-                await with_fresh_connections(uri, lambda: catalog.apply([batch(ROOT, *created(container_node("b")), after=1)]))
+                await with_fresh_connections(
+                    uri, APPLICATION, lambda: catalog.apply([batch(ROOT, *created(container_node("b")), after=1)])
+                )
                 assert await catalog.revision() == 2
                 identity = await catalog.identity()
                 run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
                 run_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {name}_backup")
-                assert await with_fresh_connections(uri, catalog.revision) == 1
+                assert await with_fresh_connections(uri, APPLICATION, catalog.revision) == 1
                 assert await catalog.identity() == identity
             finally:
                 run_sql(postgres_url, f"DROP DATABASE {name}_backup WITH (FORCE)")

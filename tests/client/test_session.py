@@ -207,7 +207,7 @@ def test_ends_and_refusals() -> None:
     assert isinstance(failed.error, Unavailable)
     session = new_session()
     followed = subscribed(session)
-    with pytest.raises(Lost, match="the log is away"):  # it stood: it is asked for again on another connection
+    with pytest.raises(Lost, match="the log is away"):  # it was subscribed: the client asks again on another connection
         told(session, 1, 0, type="error", status=503, detail="the log is away")
     assert not followed.is_over
     with pytest.raises(Malformed, match="no such message"):

@@ -79,54 +79,48 @@ def test_duckdb_file_that_was_put_back(tmp_path: Path, kept: str) -> None:
         assert numbers(rows(client)) == list(range(1, 22))
 
 
+def put_array(client: httpx.Client, value: float) -> None:
+    client.put("/array/full/x", content=numpy.full(4, value).tobytes(), headers=OCTETS).raise_for_status()
+
+
+def read_array(client: httpx.Client) -> httpx.Response:
+    return client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
+
+
 def test_array_directory_that_was_put_back(tmp_path: Path) -> None:
     words = ("catalog.db", "--init", "-w", "data", "-w", "duckdb:///./tables.duckdb")
-
-    def put(client: httpx.Client, value: float) -> None:
-        client.put("/array/full/x", content=numpy.full(4, value).tobytes(), headers=OCTETS).raise_for_status()
-
-    def read(client: httpx.Client) -> httpx.Response:
-        return client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
-
     with serving(*words, directory=tmp_path) as server, server.client() as client:
         create(client, "", "x", "array", array_source([4], [[4]]))
-        put(client, 1.0)
-        assert read(client).status_code == 200
+        put_array(client, 1.0)
+        assert read_array(client).status_code == 200
         server.stop()
     shutil.copytree(tmp_path / "data", tmp_path / "backup")
     with serving(*words, directory=tmp_path) as server, server.client() as client:
-        put(client, 2.0)
-        assert read(client).status_code == 200
+        put_array(client, 2.0)
+        assert read_array(client).status_code == 200
         server.stop()
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(tmp_path / "backup", tmp_path / "data")
     with serving(*words, directory=tmp_path) as server, server.client() as client:
-        until(lambda: read(client).status_code == 200, "the array can be read", seconds=60)
-        assert numpy.frombuffer(read(client).content).tolist() == [2.0] * 4
+        until(lambda: read_array(client).status_code == 200, "the array can be read", seconds=60)
+        assert numpy.frombuffer(read_array(client).content).tolist() == [2.0] * 4
 
 
 def test_directory_that_comes_back_older_while_the_server_runs(tmp_path: Path) -> None:
     """A snapshot is mounted in the place of the file system: the server compares again, without a restart."""
     words = ("catalog.db", "--init", "-w", "data", "-w", "duckdb:///./tables.duckdb")
-
-    def put(client: httpx.Client, value: float) -> None:
-        client.put("/array/full/x", content=numpy.full(4, value).tobytes(), headers=OCTETS).raise_for_status()
-
-    def read(client: httpx.Client) -> httpx.Response:
-        return client.get("/array/full/x", headers={"Accept": "application/octet-stream"})
-
     with serving(*words, directory=tmp_path) as server, server.client() as client:
         create(client, "", "x", "array", array_source([4], [[4]]))
-        put(client, 1.0)
-        assert read(client).status_code == 200
+        put_array(client, 1.0)
+        assert read_array(client).status_code == 200
         shutil.copytree(tmp_path / "data", tmp_path / "snapshot")
-        put(client, 2.0)
-        assert numpy.frombuffer(read(client).content).tolist() == [2.0] * 4
+        put_array(client, 2.0)
+        assert numpy.frombuffer(read_array(client).content).tolist() == [2.0] * 4
         (tmp_path / "data").rename(tmp_path / "away")
         (tmp_path / "snapshot").rename(tmp_path / "data")
 
         def is_healed() -> bool:
-            answer = read(client)
+            answer = read_array(client)
             assert answer.status_code in (200, 503), answer.text
             if answer.status_code == 200:
                 assert numpy.frombuffer(answer.content).tolist() == [2.0] * 4  # never the older cells

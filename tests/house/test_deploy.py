@@ -264,5 +264,5 @@ def test_append_that_a_server_has_in_doubt_stays_in_doubt() -> None:
 
 
 def test_streams_of_a_server_that_is_not_ready_stay_open() -> None:
-    """It closes them itself when it stops; a balancer that cuts them would cut all at once while Redis is away."""
+    """A server closes its streams when it stops. If HAProxy closed them, an outage of Redis would close all of them at once."""
     assert "shutdown-sessions" not in CONFIG.read_text()

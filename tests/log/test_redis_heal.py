@@ -491,7 +491,7 @@ async def test_what_a_server_took_along_is_announced_as_lost(server: RedisServer
 
 
 async def test_callers_are_refused_while_the_log_is_restored_for_long(server: RedisServer) -> None:
-    """A server that was alive is waited for: nobody reads an empty log meanwhile, and appends are not in doubt."""
+    """Healing waits for each server that was alive. Until then nobody reads an empty log, and no append is in doubt."""
     node = new_id()
     async with proxied(server.port) as proxy, opened(server.url, patience=0.3) as stays, opened(proxy.url, patience=0.3) as goes:
         await see_each_other(stays, goes)

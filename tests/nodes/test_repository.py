@@ -1,4 +1,4 @@
-"""The present of nodes while the catalog cannot be reached: what the log can tell is told, anything else is refused."""
+"""The state of nodes while the catalog cannot be reached: answered from the log if the log has all of it, refused otherwise."""
 
 from __future__ import annotations
 

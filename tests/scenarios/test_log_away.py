@@ -1,4 +1,4 @@
-"""Redis is away for some seconds: a scan of the real client goes on by itself, nothing is lost or doubled, streams stay open."""
+"""Redis cannot be reached for some seconds. A scan of the real client continues, no row is lost or doubled, streams stay open."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ async def test_a_network_that_is_gone_is_unavailable_until_it_is_back(
 
 @pytest.mark.usefixtures("impatient")
 async def test_idle_connections_go_with_one_that_was_given_up(new_postgres: str) -> None:
-    """They went through the same network: whoever is next must not find out once more."""
+    """One connection that went silent closes the idle ones too: the next caller does not wait for the same timeout again."""
     async with proxied(new_postgres) as (proxy, url):
         pool = pool_at(url)
         await pool.open()

@@ -232,7 +232,7 @@ async def test_a_lock_that_is_not_let_go(url: str, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_server_that_does_not_answer(store: PostgresTables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has frozen is told from what works by asking the server about it."""
+    """A statement of a stopped server process fails at its limit. The next batch is applied on another connection."""
     monkeypatch.setattr(postgres, "SILENT_SECONDS", 0.3)
     model = two_columns()
     model.append(random_rows(Random(0), 3))

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from random import Random
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from tests.servers.postgres import run_sql
-from tiled_stream.domain.errors import StorageMissing, Unavailable
+from tests.servers.postgres_sessions import ask, cut, with_fresh_connections
+from tiled_stream.domain.errors import StorageMissing
 from tiled_stream.storage.layout import dataset_id
 from tiled_stream.storage.port import FENCED
 from tiled_stream.storage.postgres_tables import PostgresTables
 from tiled_stream.testing.table_model import TableModel, assert_reads, random_rows, two_columns
 
-T = TypeVar("T")
-
-#: What servers have open. The next statement of each finds its connection cut.
-CUT = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND application_name = 'tiled_stream tables'"
-)
+APPLICATION = "tiled_stream tables"
 
 
 @pytest.fixture
@@ -33,27 +26,6 @@ async def store(new_postgres: str) -> AsyncIterator[PostgresTables]:
     await store.open()
     yield store
     await store.close()
-
-
-async def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
-
-
-async def with_fresh_connections(url: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Cut all connections, and do the work with new ones. A cut connection says once that it is gone."""
-    await ask(url, CUT)
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await work()
-            except StorageMissing:
-                raise
-            except Unavailable:
-                await asyncio.sleep(0.01)
 
 
 def history(*rows: int) -> TableModel:
@@ -128,11 +100,11 @@ async def test_a_database_that_was_made_anew_under_a_running_server_is_missing_s
         lambda: store.read(model.node, model.structure),
     ):
         with pytest.raises(StorageMissing, match=incarnation) as refusal:
-            await with_fresh_connections(new_postgres, work)
+            await with_fresh_connections(new_postgres, APPLICATION, work)
         assert store.place in str(refusal.value)
     await ask(new_postgres, "DROP SCHEMA IF EXISTS tiled_stream CASCADE")
     await ask(new_postgres, "ALTER SCHEMA former RENAME TO tiled_stream")
-    assert await with_fresh_connections(new_postgres, lambda: store.apply([model.batch(1)])) == [2]
+    assert await with_fresh_connections(new_postgres, APPLICATION, lambda: store.apply([model.batch(1)])) == [2]
     await assert_reads(store, model)
 
 
@@ -144,12 +116,12 @@ async def test_a_restored_database_of_the_same_incarnation_passes(
     incarnation = await store.bind("d1", None)
     await store.apply([model.batch(0, 1)])
     name = urlsplit(new_postgres).path.strip("/")
-    await ask(new_postgres, CUT)
+    await cut(new_postgres, APPLICATION)
     run_sql(postgres_url, f"ALTER DATABASE {name} RENAME TO {name}_backup")
     try:
         run_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {name}_backup")
     finally:
         run_sql(postgres_url, f"DROP DATABASE {name}_backup")
-    assert await with_fresh_connections(new_postgres, lambda: store.apply([model.batch(1, fence=2)])) == [2]
+    assert await with_fresh_connections(new_postgres, APPLICATION, lambda: store.apply([model.batch(1, fence=2)])) == [2]
     assert await store.bind("d1", incarnation) == incarnation
     await assert_reads(store, model)
