@@ -10,6 +10,7 @@ import errno
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,7 +20,7 @@ from .fenced_directory import HeldDirectory, HoldLost, acquire, has_holds, store
 from .layout import array_directory
 from .port import FENCED, ArrayBatch, PartBatch, TableBatch
 
-__all__ = ["KNOWN", "TRIES", "Check", "NodeDirectories", "Remembered", "afterwards", "fresh_records", "is_due"]
+__all__ = ["KNOWN", "TRIES", "Check", "NodeDirectories", "Remembered", "afterwards", "fresh_records"]
 
 #: Raises `StorageMissing` if the root is not the directory that it should be.
 Check = Callable[[], None]
@@ -30,6 +31,7 @@ KNOWN = 4096
 TRIES = 20
 
 T = TypeVar("T")
+B = TypeVar("B", ArrayBatch, PartBatch)
 
 
 class NodeDirectories:
@@ -56,6 +58,13 @@ class NodeDirectories:
         if 0 in found:
             self.check()
         return found
+
+    def apply(self, write: Callable[[B, HeldDirectory], int], batches: Sequence[B]) -> list[int]:
+        """Do `write` with each batch and the hold of its node. Answers what a store's `apply` answers."""
+        self.check()
+        answers = [self.change(b.node, b.fence, partial(write, b), is_due=partial(is_due, b)) for b in batches]
+        self.check()  # nothing is confirmed that was written below an empty mount point
+        return afterwards(batches, answers)
 
     def change(self, node: NodeId, fence: int, work: Callable[[HeldDirectory], int], *, is_due: Callable[[], bool]) -> int:
         """Do `work` with the hold of a node and return its answer, or that of `hold`."""
@@ -112,6 +121,7 @@ class NodeDirectories:
             except FileNotFoundError:  # perhaps only of a file that its owner removed meanwhile
                 if not self.place(node).exists():
                     return
+        raise self.contended(node)
 
     def contended(self, node: NodeId) -> OSError:
         """The error after too many attempts."""

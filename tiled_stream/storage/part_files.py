@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from ..domain.errors import TooLarge, Unavailable, UnsupportedType
@@ -21,7 +20,7 @@ from ..domain.structures import AwkwardStructure, PartStructure, RaggedStructure
 from .engine_thread import EngineThread
 from .fenced_directory import HeldDirectory
 from .layout import file_uri
-from .node_directories import Check, NodeDirectories, afterwards, fresh_records, is_due
+from .node_directories import Check, NodeDirectories, fresh_records
 from .port import Allocation, PartBatch
 
 __all__ = ["PartFiles"]
@@ -63,7 +62,7 @@ class PartFiles:
     async def apply(self, batches: Sequence[PartBatch]) -> list[int]:
         """See `PartStore`."""
         try:
-            return await self._writer.run(self._apply, batches)
+            return await self._writer.run(self._nodes.apply, self._write, batches)
         except OSError as error:
             raise Unavailable(f"The array storage {self._root} cannot be written now: {error}") from error
 
@@ -89,12 +88,6 @@ class PartFiles:
             raise Unavailable(f"The array storage {self._root} cannot be written now: {error}") from error
 
     # ------------------------------------------------- in the writer's thread
-
-    def _apply(self, batches: Sequence[PartBatch]) -> list[int]:
-        self._nodes.check()
-        answers = [self._nodes.change(b.node, b.fence, partial(self._write, b), is_due=partial(is_due, b)) for b in batches]
-        self._nodes.check()  # nothing is confirmed that was written below an empty mount point
-        return afterwards(batches, answers)
 
     def _write(self, batch: PartBatch, hold: HeldDirectory) -> int:
         fresh = fresh_records(batch, hold)

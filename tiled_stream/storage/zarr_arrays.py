@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -32,7 +31,7 @@ from .chunk_files import METADATA, ChunkWriter, Region, has_all_chunks, read_cel
 from .engine_thread import EngineThread
 from .fenced_directory import HeldDirectory
 from .layout import file_uri
-from .node_directories import KNOWN, Check, NodeDirectories, Remembered, afterwards, fresh_records, is_due
+from .node_directories import KNOWN, Check, NodeDirectories, Remembered, fresh_records
 from .port import Allocation, ArrayBatch
 from .zarr_metadata import Grid, cell_dtype, chunk_shape
 
@@ -86,7 +85,7 @@ class ZarrArrays:
     async def apply(self, batches: Sequence[ArrayBatch]) -> list[int]:
         """See `ArrayStore`. `Unavailable` if the disk is full or cannot be written."""
         try:
-            return await self._writer.run(self._apply, batches)
+            return await self._writer.run(self._nodes.apply, self._write, batches)
         except OSError as error:
             raise Unavailable(f"The array storage {self._root} cannot be written now: {error}") from error
 
@@ -119,12 +118,6 @@ class ZarrArrays:
             raise Unavailable(f"The array storage {self._root} cannot be written now: {error}") from error
 
     # ------------------------------------------------- in the writer's thread
-
-    def _apply(self, batches: Sequence[ArrayBatch]) -> list[int]:
-        self._nodes.check()
-        answers = [self._nodes.change(b.node, b.fence, partial(self._write, b), is_due=partial(is_due, b)) for b in batches]
-        self._nodes.check()  # nothing is confirmed that was written below an empty mount point
-        return afterwards(batches, answers)
 
     def _write(self, batch: ArrayBatch, hold: HeldDirectory) -> int:
         fresh = fresh_records(batch, hold)
